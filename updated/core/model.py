@@ -1,0 +1,191 @@
+"""The words of the project as frozen dataclasses and protocols.  No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+BootStatus = Literal["good", "bad", "unknown"]
+SlotState = Literal["booted", "active", "inactive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One `[slot.<class>.<index>]` of system.conf (RAUC reference, "Slot sections")."""
+
+    name: str  # "rootfs.0"
+    slot_class: str  # "rootfs"
+    index: int
+    device: str  # path as configured; a block device or a regular file
+    type: str = "raw"
+    description: str = ""
+    bootname: str | None = None
+    parent: str | None = None  # name of the parent slot; None for a root slot
+    readonly: bool = False
+    allow_mounted: bool = False
+    install_same: bool = True
+    resize: bool = False
+    extra_mkfs_opts: tuple[str, ...] = ()
+    extra_mount_opts: str = ""
+    region_start: int | None = None  # bytes
+    region_size: int | None = None  # bytes
+    size_limit: int | None = None  # bytes
+    efi_loader: str | None = None
+    efi_cmdline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """What the slot status file remembers of one slot.  Empty strings and None: the key is absent.
+
+    Source: RAUC src/status_file.c; timestamps are `%Y-%m-%dT%H:%M:%SZ`, UTC.
+    """
+
+    bundle_compatible: str | None = None
+    bundle_version: str | None = None
+    bundle_description: str | None = None
+    bundle_build: str | None = None
+    bundle_hash: str | None = None  # manifest hash, lower-case hex
+    status: str | None = None  # ok | failed | pending
+    sha256: str | None = None  # of the image, lower-case hex
+    size: int = 0  # bytes; only meaningful with sha256
+    installed_transaction: str | None = None
+    installed_timestamp: str | None = None
+    installed_count: int = 0
+    activated_timestamp: str | None = None
+    activated_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InstallArgs:
+    """What a caller may ask of one install (RAUC's InstallBundle arguments)."""
+
+    ignore_compatible: bool = False
+    ignore_version_limit: bool = False
+    transaction_id: str = ""
+    require_manifest_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Somebody offers a bundle: a request, the drop folder, later a stick or an index entry."""
+
+    source: str  # "request", "folder", "autoinstall"
+    location: str  # local path
+    args: InstallArgs = field(default_factory=InstallArgs)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How far the bytes of the running install are."""
+
+    done: int  # bytes of image data written
+    total: int  # bytes of image data to write
+    rate: float  # bytes per second, smoothed
+    eta: float  # seconds left; -1 while unknown
+
+
+class Reader(Protocol):
+    """Random access to a bundle's bytes: a file, later HTTP ranges.  All bytes are untrusted."""
+
+    @property
+    def size(self) -> int:
+        """Size of the whole bundle in bytes."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Path or URL, for messages."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.  Raises SourceError when they cannot be had."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SlotWriter(Protocol):
+    """A slot opened for one image.  Methods block: call them from a worker thread."""
+
+    @property
+    def capacity(self) -> int:
+        """Bytes the slot can take."""
+        ...
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of `data` at `offset` of the image.  Raises DeviceError (EIO, ENOSPC, ...)."""
+        ...
+
+    def sync(self) -> None:
+        """Flush what was written to the medium (fdatasync).  Raises DeviceError."""
+        ...
+
+    def read_back(self, offset: int, length: int) -> bytes:
+        """What the medium holds, the page cache bypassed where the kernel allows it."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Bootloader(Protocol):
+    """What RAUC asks of a bootloader.  Every write is read back; all methods raise DeviceError."""
+
+    async def get_primary(self) -> str | None:
+        """Bootname that the bootloader would start next, None if it has none left."""
+        ...
+
+    async def set_primary(self, bootname: str) -> None:
+        """Make `bootname` the one that starts next, with fresh attempts.  The only commit of an update."""
+        ...
+
+    async def get_state(self, bootname: str) -> bool:
+        """True: good."""
+        ...
+
+    async def set_state(self, bootname: str, good: bool) -> None: ...
+
+    async def get_current(self) -> str | None:
+        """Bootname of the running system where the bootloader can tell, else None."""
+        ...
+
+
+class Listener(Protocol):
+    """Whoever wants to know what the service does: the D-Bus interfaces, the journal, tests.
+
+    Called from the event loop, must not block.  The order of calls during an install is RAUC's wire order
+    (operation, last_error, step..., last_error, completed, operation).
+    """
+
+    def operation(self, operation: str) -> None:
+        """`idle` or `installing`."""
+
+    def step(self, percentage: int, message: str, depth: int) -> None:
+        """RAUC's progress triple."""
+
+    def last_error(self, text: str) -> None: ...
+
+    def completed(self, result: int) -> None:
+        """0 success, 1 failure; exactly once per accepted install."""
+
+    def state(self, state: str, detail: str) -> None:
+        """The machine is in another state; `detail` is a sentence for a person."""
+
+    def transfer(self, transfer: Transfer) -> None: ...
+
+
+def slot_groups(slots: Sequence[Slot]) -> dict[str, tuple[Slot, ...]]:
+    """Root slot name -> the root slot and all slots below it through `parent`, root first."""
+    by_name = {slot.name: slot for slot in slots}
+
+    def root(slot: Slot) -> str:
+        while slot.parent is not None:
+            slot = by_name[slot.parent]
+        return slot.name
+
+    groups: dict[str, list[Slot]] = {slot.name: [slot] for slot in slots if slot.parent is None}
+    for slot in slots:
+        if slot.parent is not None:
+            groups[root(slot)].append(slot)
+    return {name: tuple(members) for name, members in groups.items()}
