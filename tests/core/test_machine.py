@@ -1,0 +1,329 @@
+"""Every (state, event) cell, then power loss and service crash before every write."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import get_args
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from updated.core import machine as m
+
+U = m.Update("t-1", "folder", "/data/x.raucb", "h-new", "2", "B")
+PENDING = m.RebootPending(U, "b0")
+STATES: list[m.State] = [
+    m.Idle(),
+    m.Discover("s", m.Idle()),
+    m.Download("s", m.Idle()),
+    m.Verify("s", m.Idle()),
+    m.Install(U, 1),
+    PENDING,
+    m.Confirming(U),
+]
+EVENTS: list[m.Event] = [
+    m.Offered("s", by_request=False),
+    m.CandidateChosen(),
+    m.TailRead(),
+    m.Verified(U, 1),
+    m.Activated("b0"),
+    m.RebootAllowed(),
+    m.HealthGood("A"),
+    m.HealthBad("x"),
+    m.Failed("x"),
+    m.Condemned("x"),
+    m.Cancelled(),
+    m.RollbackWanted("A", "h-old", "1"),
+    m.NothingToFallBackTo(),
+]
+# "." stays, "!" is a bug in the runner
+#                 Offer    Chosen   Tail   Verified Activated     Reboot Good Bad Fail Cond Canc Roll None
+EXPECTED = {
+    "Idle":      "Discover !        !      !        !             !      .    .   !    !    !    .    .",
+    "Discover":  ".        Download !      !        !             !      .    .   Idle Idle Idle !    !",
+    "Download":  ".        !        Verify !        !             !      .    .   Idle Idle Idle !    !",
+    "Verify":    ".        !        !      Install  !             !      .    .   Idle Idle Idle !    !",
+    "Install":   ".        !        !      !        RebootPending !      .    .   Idle Idle Idle !    !",
+    "RebootPending":".        !        !      !        !             .      .    .   !    !    !    Idle !",
+    "Confirming":".        !        !      !        !             !      Idle .   !    !    !    .    Idle",
+}  # fmt: skip
+
+
+def test_samples_cover_every_type() -> None:
+    assert {type(s) for s in STATES} == set(get_args(m.State)) == set(m.NAMES)
+    assert {type(e) for e in EVENTS} == set(get_args(m.Event))
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda s: type(s).__name__)
+def test_every_cell(state: m.State) -> None:
+    for event, want in zip(EVENTS, EXPECTED[type(state).__name__].split(), strict=True):
+        if want == "!":
+            with pytest.raises(m.IllegalTransition):
+                m.step(state, event)
+        else:
+            got = type(m.step(state, event)[0]).__name__
+            assert got == (type(state).__name__ if want == "." else want), (state, event)
+
+
+def test_a_request_may_replace_an_update_that_waits_for_its_reboot() -> None:
+    state, effects = m.step(PENDING, m.Offered("request", by_request=True))
+    assert (state, effects) == (m.Discover("request", PENDING), (m.ChooseCandidate("request"),))
+    for event in (m.CandidateChosen(), m.TailRead()):
+        assert m.step(state, m.Failed("no such file"))[0] == PENDING
+        state, _ = m.step(state, event)
+    assert m.step(state, m.Failed("bad signature"))[0] == PENDING
+
+
+def test_what_is_about_to_happen_is_saved_before_it_happens() -> None:
+    state, effects = m.step(m.Verify("s", m.Idle()), m.Verified(U, 2))
+    assert effects == (m.Save(m.Install(U, 2)), m.InstallGroup(U))
+    state, effects = m.step(state, m.Activated("b0"))
+    assert effects == (m.Save(PENDING), m.AskToReboot())
+
+
+def test_forgotten_only_after_it_is_over() -> None:
+    _, effects = m.step(m.Confirming(U), m.HealthGood("B"))
+    kinds = [type(e).__name__ for e in effects]
+    assert kinds == ["MarkGood", "Record", "Save", "Rescan"]
+
+
+def test_an_ordinary_boot_is_marked_good_by_health_alone() -> None:
+    state, effects = m.resume(m.Idle(), m.Facts("b1", "A", "A", {}))
+    assert effects == (m.CheckHealth(),)
+    assert m.step(state, m.HealthGood("A")) == (m.Idle(), (m.MarkGood("A"), m.Rescan()))
+    assert m.step(state, m.HealthBad("late pings")) == (m.Idle(), ())
+
+
+def test_third_failure_of_the_same_bundle_is_the_last() -> None:
+    assert not any(isinstance(e, m.Reject) for e in m.step(m.Install(U, 2), m.Failed("EIO"))[1])
+    assert m.Reject("h-new", "2", "EIO, attempt 3") in m.step(m.Install(U, 3), m.Failed("EIO"))[1]
+
+
+def test_a_bundle_that_is_bad_in_itself_is_rejected_at_once() -> None:
+    assert m.Reject("h-new", "2", "corrupt") in m.step(m.Install(U, 1), m.Condemned("corrupt"))[1]
+
+
+def test_an_interrupted_group_is_marked_bad_again_but_never_the_booted_one() -> None:
+    effects = m.resume(m.Install(U, 1), m.Facts("b1", "A", "A", {}))[1]
+    assert m.MarkBad("B") in effects
+    effects = m.resume(m.Install(U, 1), m.Facts("b1", "B", "B", {"B": "h-other"}))[1]
+    assert not any(isinstance(e, m.MarkBad) for e in effects)
+
+
+class PowerLoss(Exception):
+    pass
+
+
+class ServiceCrash(Exception):
+    pass
+
+
+FAULTS = (PowerLoss, ServiceCrash)
+KINDS = ("good", "sick", "dead", "unwritable", "corrupt")  # what the new bundle is like
+
+
+@dataclass
+class Device:
+    """What survives power loss, and a fuse that burns before one write."""
+
+    kind: str
+    content: dict[str, str] = field(default_factory=lambda: {"A": "h-old", "B": "h-older"})
+    status: dict[str, str | None] = field(default_factory=lambda: {"A": "h-old", "B": "h-older"})
+    order: list[str] = field(default_factory=lambda: ["A", "B"])
+    left: dict[str, int] = field(default_factory=lambda: {"A": 3, "B": 3})
+    state: m.Saved = field(default_factory=m.Idle)
+    attempts: int = 0
+    rejected: bool = False
+    history: list[str] = field(default_factory=list)
+    boots: int = 0
+    booted: str = "A"
+    fell_back: bool = False
+    fuse: int = -1
+    fault: type[Exception] = PowerLoss
+    faults: int = 0
+    writes: int = 0
+
+    def write(self) -> None:
+        if self.fuse == 0:
+            self.fuse = -1
+            self.faults += 1
+            raise self.fault
+        self.fuse -= 1
+        self.writes += 1
+
+    def primary(self) -> str:
+        return next((g for g in self.order if self.left[g] > 0), "")
+
+    def boot(self) -> None:
+        """The bootloader: spend attempts until a group starts; with none left, any that starts."""
+        self.boots += 1
+        while g := self.primary():
+            self.left[g] -= 1
+            if self.starts(g):
+                self.booted = g
+                return
+        self.booted = next(g for g in self.order if self.starts(g))
+
+    def starts(self, g: str) -> bool:
+        dead = self.kind == "dead" and self.content[g] == "h-new"
+        return not dead and not self.content[g].startswith("partial")
+
+    def facts(self) -> m.Facts:
+        return m.Facts(f"b{self.boots}", self.booted, self.primary(), dict(self.status))
+
+    def set_left(self, g: str, left: int) -> None:
+        if self.left[g] != left:
+            self.write()
+            self.left[g] = left
+
+
+def install(d: Device, u: m.Update) -> m.Event:
+    assert u.target != d.booted, "wrote to the booted group"
+    assert not d.fell_back, "installed again what the bootloader fell back from"
+    d.set_left(u.target, 0)
+    d.write()
+    d.status[u.target] = None
+    for i in range(3):
+        d.write()
+        d.content[u.target] = f"partial {i}"
+        if d.kind == "unwritable":
+            return m.Failed("EIO")
+        if d.kind == "corrupt":
+            return m.Condemned("bundle payload is corrupted")
+    d.write()
+    d.content[u.target] = u.manifest_hash
+    d.write()
+    d.status[u.target] = u.manifest_hash
+    d.write()
+    d.left[u.target] = 3
+    d.order.sort(key=lambda g: g != u.target)
+    return m.Activated(f"b{d.boots}")
+
+
+def perform(d: Device, effect: m.Effect) -> m.Event | None:
+    match effect:
+        case m.Save(state):
+            d.write()
+            d.state = state
+        case m.Rescan():
+            nothing = d.rejected or d.status[d.booted] == "h-new"
+            return None if nothing else m.Offered("folder", by_request=False)
+        case m.ChooseCandidate():
+            return m.CandidateChosen()
+        case m.ReadTail():
+            return m.TailRead()
+        case m.VerifyTail():
+            d.write()
+            d.attempts += 1
+            target = "B" if d.booted == "A" else "A"
+            update = m.Update("t", "folder", "/x", "h-new", "2", target)
+            return m.Verified(update, d.attempts)
+        case m.InstallGroup(u):
+            return install(d, u)
+        case m.Reboot():
+            raise PowerLoss
+        case m.CheckHealth():
+            sick = d.kind == "sick" and d.content[d.booted] == "h-new"
+            return m.HealthBad("health") if sick else m.HealthGood(d.booted)
+        case m.MarkGood(g):
+            d.set_left(g, 3)
+        case m.MarkBad(g):
+            d.set_left(g, 0)
+        case m.RollBack(g):
+            if all(n == 0 for other, n in d.left.items() if other != g):
+                return m.NothingToFallBackTo()
+            d.write()
+            d.left[g] = 0
+            raise PowerLoss
+        case m.Reject():
+            d.write()
+            d.rejected = True
+        case m.Record(_, code):
+            d.write()
+            d.history.append(code)
+    return None
+
+
+def service(d: Device) -> m.State:
+    """One life of the service: resume, then run until nothing is left to do."""
+    facts = d.facts()
+    if (
+        isinstance(d.state, m.RebootPending)
+        and facts.boot_id != d.state.boot_id
+        and facts.booted != d.state.update.target
+    ):
+        d.fell_back = True
+    state, effects = m.resume(d.state, facts)
+    todo = list(effects)
+    for _ in range(200):
+        assert not d.content.get(d.primary(), "").startswith("partial"), (
+            "the primary group holds a torn image"
+        )
+        assert d.attempts <= 3 + d.faults, "tries for ever"
+        if not todo and not isinstance(state, m.RebootPending):
+            return state
+        event = perform(d, todo.pop(0)) if todo else m.RebootAllowed()
+        if event is not None:
+            if isinstance(state, m.Confirming) and isinstance(event, m.HealthGood):
+                assert d.content[d.booted] == state.update.manifest_hash, "confirmed another bundle"
+            state, more = m.step(state, event)
+            todo += more
+    raise AssertionError("the service never comes to rest")
+
+
+def run(faults: list[tuple[int, int]], kind: str, *, other_active: bool = False) -> Device:
+    d = Device(kind)
+    d.boot()
+    if other_active:  # somebody ran `rauc status mark-active other`
+        d.order = ["B", "A"]
+    plan = list(faults)
+    for _ in range(60):
+        d.fuse, fault = plan.pop(0) if plan else (-1, 0)
+        d.fault = FAULTS[fault]
+        try:
+            if isinstance(service(d), m.Idle):
+                return d
+        except PowerLoss:
+            d.boot()
+        except ServiceCrash:
+            pass
+    raise AssertionError("the device never comes to rest")
+
+
+def check_end(d: Device, kind: str, faults: list[tuple[int, int]]) -> None:
+    new, other = d.content[d.booted] == "h-new", "A" if d.booted == "B" else "B"
+    assert not d.content[d.booted].startswith("partial")
+    assert d.left[d.booted] == 3, "not marked good"
+    assert d.state == m.Idle(), "not forgotten"
+    if kind != "good":
+        assert not new or d.left[other] == 0, "runs the bad bundle though there is another"
+        assert d.rejected
+    if not faults:
+        assert new is (kind == "good")
+        assert d.attempts == (3 if kind == "unwritable" else 1)
+        ends = {"good": ["confirmed"], "sick": ["fallback"], "dead": ["fallback"]}
+        assert d.history == ends.get(kind, [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_every_fault_before_every_write(kind: str, depth: int) -> None:
+    span = run([], kind).writes + 4
+    for faults in itertools.product(itertools.product(range(span), (0, 1)), repeat=depth):
+        for other_active in (False, True):
+            d = run(list(faults), kind, other_active=other_active)
+            if not other_active:
+                check_end(d, kind, list(faults))
+
+
+@settings(max_examples=3000, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 18), st.integers(0, 1)), max_size=8),
+    st.sampled_from(KINDS),
+    st.booleans(),
+)
+@example([(3, 0), (0, 0), (0, 0), (0, 0)], "good", False)
+def test_any_run_of_faults(faults: list[tuple[int, int]], kind: str, other_active: bool) -> None:
+    run(faults, kind, other_active=other_active)

@@ -1,0 +1,483 @@
+"""The update state machine: pure.  No I/O, no clock, no asyncio, no logging.
+
+step()   decides what an event means in a state; it returns the next state and the effects that the runner
+         must perform, in order.
+resume() decides, after any start of the service, what the saved state means given what the device shows
+         (booted group, primary group, boot id).  Where the two disagree, the bootloader wins.
+
+Saving the state is an effect too, so its place among the others is decided and tested here.  Save what is
+about to happen before it happens, and forget it only after it is over.  Only the bootloader's primary group
+commits an update.  Sources are levels: what is found while busy is looked at again on the way back to idle.
+
+                Idle      Discover  Download  Verify   Install        RebootPending  Confirming
+ Offered        Discover  .         .         .        .              Discover¹      .
+ CandidateChosen          Download
+ TailRead                           Verify
+ Verified                                     Install
+ Activated                                             RebootPending
+ RebootAllowed                                                        .
+ HealthGood     .         .         .         .        .              .              Idle
+ HealthBad      .         .         .         .        .              .              .
+ Failed                   back      back      back     Idle
+ Condemned                back      back      back     Idle
+ Cancelled                back      back      back     Idle
+ RollbackWanted .                                                     Idle           .
+ NothingToFallBackTo .                                                               Idle
+
+ . stays; an empty cell is a bug in the runner; ¹ only for a request; back: the state before Discover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+MAX_ATTEMPTS: Final = 3  # installs of one bundle by automatic sources; boots are counted by the bootloader
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A verified bundle and the slot group it goes to."""
+
+    transaction: str
+    source: str
+    location: str
+    manifest_hash: str
+    version: str
+    target: str  # name of the root slot of the target group
+
+
+# States -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """The stream into the slots, up to "primary"."""
+
+    update: Update
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RebootPending:
+    """Installed and primary; waiting for the reboot."""
+
+    update: Update
+    boot_id: str  # of the boot in which it was installed
+
+
+Resting = Idle | RebootPending
+
+
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """Choosing among what a source offers."""
+
+    source: str
+    back: Resting
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Reading the tail of the chosen bundle."""
+
+    source: str
+    back: Resting
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Signature, manifest, policy."""
+
+    source: str
+    back: Resting
+
+
+@dataclass(frozen=True, slots=True)
+class Confirming:
+    """The new system is up and is being judged.
+
+    Never saved: a saved RebootPending and the target booted are this state.
+    """
+
+    update: Update
+
+
+State = Idle | Discover | Download | Verify | Install | RebootPending | Confirming
+Saved = Idle | Install | RebootPending
+
+NAMES: Final[Mapping[type[State], str]] = {
+    Idle: "idle",
+    Discover: "discover",
+    Download: "download",
+    Verify: "verify",
+    Install: "install",
+    RebootPending: "reboot-pending",
+    Confirming: "confirming",
+}
+
+# Events -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    source: str
+    by_request: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateChosen:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TailRead:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    update: Update
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RebootAllowed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class HealthGood:
+    booted: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthBad:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Another try may succeed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """The bundle itself is bad; the same bytes will fail again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody, or the end of the service, stopped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackWanted:
+    """A person wants the other group back."""
+
+    booted: str
+    manifest_hash: str  # of what is booted; "" if unknown
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class NothingToFallBackTo:
+    pass
+
+
+Event = (
+    Offered
+    | CandidateChosen
+    | TailRead
+    | Verified
+    | Activated
+    | RebootAllowed
+    | HealthGood
+    | HealthBad
+    | Failed
+    | Condemned
+    | Cancelled
+    | RollbackWanted
+    | NothingToFallBackTo
+)
+
+# Effects ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Make this state durable."""
+
+    state: Saved
+
+
+@dataclass(frozen=True, slots=True)
+class Rescan:
+    """Ask every source what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseCandidate:
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTail:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyTail:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class InstallGroup:
+    """Mark bad, write and sync every image, record the slot status, make primary."""
+
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class AskToReboot:
+    """Reboot as soon as policy allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reboot:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CheckHealth:
+    """Judge the running system; answers HealthGood or HealthBad later."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkGood:
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkBad:
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Mark this group bad and reboot, or answer NothingToFallBackTo and do neither."""
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Never try this bundle again on its own; a person may."""
+
+    manifest_hash: str
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A line of the history: how `update` ended."""
+
+    update: Update
+    code: str
+    text: str
+
+
+Effect = (
+    Save
+    | Rescan
+    | ChooseCandidate
+    | ReadTail
+    | VerifyTail
+    | InstallGroup
+    | AskToReboot
+    | Reboot
+    | CheckHealth
+    | MarkGood
+    | MarkBad
+    | RollBack
+    | Reject
+    | Record
+)
+Step = tuple[State, tuple[Effect, ...]]
+
+
+class IllegalTransition(Exception):
+    """A bug: the runner delivered an event that this state cannot have."""
+
+    def __init__(self, state: State, event: Event) -> None:
+        super().__init__(f"{type(event).__name__} cannot happen in {type(state).__name__}")
+        self.state = state
+        self.event = event
+
+
+def step(state: State, event: Event) -> Step:
+    """The next state, and what to do on the way.  Raises IllegalTransition on a bug of the runner."""
+    match event:
+        case Offered():
+            return _offered(state, event)
+        case HealthGood() | HealthBad() | NothingToFallBackTo():
+            return _judged(state, event)
+        case RollbackWanted():
+            return _rollback_wanted(state, event)
+        case Failed() | Condemned() | Cancelled():
+            return _stopped(state, event)
+        case _:
+            return _advanced(state, event)
+
+
+def _offered(state: State, event: Offered) -> Step:
+    match state:
+        case Idle():
+            return Discover(event.source, state), (ChooseCandidate(event.source),)
+        case RebootPending() if event.by_request:
+            return Discover(event.source, state), (ChooseCandidate(event.source),)
+        case _:
+            return state, ()
+
+
+def _advanced(state: State, event: Event) -> Step:
+    match state, event:
+        case Discover(source, back), CandidateChosen():
+            return Download(source, back), (ReadTail(),)
+        case Download(source, back), TailRead():
+            return Verify(source, back), (VerifyTail(),)
+        case Verify(), Verified(update, attempt):
+            return _saved(Install(update, attempt), InstallGroup(update))
+        case Install(update), Activated(boot_id):
+            return _saved(RebootPending(update, boot_id), AskToReboot())
+        case RebootPending(), RebootAllowed():
+            return state, (Reboot(),)
+        case _:
+            raise IllegalTransition(state, event)
+
+
+def _judged(state: State, event: HealthGood | HealthBad | NothingToFallBackTo) -> Step:
+    match state, event:
+        case Confirming(update), HealthGood():
+            done = Record(update, "confirmed", f"Version {update.version} is confirmed.")
+            return Idle(), (MarkGood(update.target), done, Save(Idle()), Rescan())
+        # Still confirming: the next boot, in the old group, finds out and forgets.
+        case Confirming(update), HealthBad(reason):
+            return state, (_reject(update, reason), RollBack(update.target))
+        # Better a sick system that can be reached than one that reboots for ever.
+        case Confirming(update), NothingToFallBackTo():
+            text = "The new system is not healthy, but there is no other group to go back to."
+            return Idle(), (Record(update, "failed", text), Save(Idle()), Rescan())
+        # An ordinary boot is judged beside everything else.
+        case Idle(), HealthGood(booted):
+            return state, (MarkGood(booted), Rescan())
+        case _, HealthGood(booted):
+            return state, (MarkGood(booted),)
+        case _, HealthBad():
+            return state, ()
+        case Idle(), NothingToFallBackTo():
+            return state, ()
+        case _:
+            raise IllegalTransition(state, event)
+
+
+def _rollback_wanted(state: State, event: RollbackWanted) -> Step:
+    reason = "rolled back by a person"
+    match state:
+        case Idle() if event.manifest_hash:
+            return state, (Reject(event.manifest_hash, event.version, reason), RollBack(event.booted))
+        case Idle():
+            return state, (RollBack(event.booted),)
+        case RebootPending(update):
+            done = Record(update, "rollback", "Taken back by a person before the reboot.")
+            bad = MarkBad(update.target)
+            return Idle(), (bad, _reject(update, reason), done, Save(Idle()), Rescan())
+        case Confirming(update):
+            return state, (_reject(update, reason), RollBack(update.target))
+        case _:
+            raise IllegalTransition(state, event)
+
+
+def _stopped(state: State, event: Failed | Condemned | Cancelled) -> Step:
+    match state, event:
+        case ((Discover(_, back) | Download(_, back) | Verify(_, back)), _):
+            return back, (Rescan(),)
+        case Install(update, attempt), Failed(reason):
+            return Idle(), (*_given_up(update, attempt, reason), Save(Idle()), Rescan())
+        case Install(update), Condemned(reason):
+            return Idle(), (_reject(update, reason), Save(Idle()), Rescan())
+        case Install(), Cancelled():
+            return Idle(), (Save(Idle()), Rescan())
+        case _:
+            raise IllegalTransition(state, event)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the device shows at start, read afresh, never from the state file."""
+
+    boot_id: str
+    booted: str  # root slot of the booted group; "" if the system runs from elsewhere
+    primary: str  # root slot of the primary group; "" if there is none
+    installed: Mapping[str, str | None]  # root slot: manifest hash of what is completely on its group
+
+
+def resume(saved: Saved, facts: Facts) -> Step:
+    """What the saved state means after a start of the service.  Total: never raises."""
+    match saved:
+        case Install(update) if facts.booted == update.target and _complete(update, facts):
+            return Confirming(update), (Save(RebootPending(update, facts.boot_id)), CheckHealth())
+        case Install(update) if facts.primary == update.target and _complete(update, facts):
+            return _saved(RebootPending(update, facts.boot_id), CheckHealth(), AskToReboot())
+        case Install(update, attempt):
+            # A power cut may have come at any byte: nothing of it may start.
+            bad = () if facts.booted == update.target else (MarkBad(update.target),)
+            return Idle(), (*bad, *_given_up(update, attempt, "interrupted"), Save(Idle()), CheckHealth())
+        case RebootPending(update) if facts.booted == update.target:
+            return Confirming(update), (CheckHealth(),)
+        case RebootPending(_, boot_id) if boot_id == facts.boot_id:
+            return saved, (CheckHealth(), AskToReboot())
+        case RebootPending(update):
+            text = f"The bootloader fell back to {facts.booted or 'another system'}."
+            return Idle(), (
+                _reject(update, "the bootloader fell back"),
+                Record(update, "fallback", text),
+                Save(Idle()),
+                CheckHealth(),
+            )
+        case Idle():
+            return Idle(), (CheckHealth(),)
+
+
+def _saved(state: Install | RebootPending, *then: Effect) -> Step:
+    return state, (Save(state), *then)
+
+
+def _complete(update: Update, facts: Facts) -> bool:
+    return facts.installed.get(update.target) == update.manifest_hash
+
+
+def _reject(update: Update, reason: str) -> Reject:
+    return Reject(update.manifest_hash, update.version, reason)
+
+
+def _given_up(update: Update, attempt: int, reason: str) -> tuple[Effect, ...]:
+    if attempt < MAX_ATTEMPTS:
+        return ()
+    return (_reject(update, f"{reason}, attempt {attempt}"),)
