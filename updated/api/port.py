@@ -8,6 +8,7 @@ from typing import Protocol
 
 from updated.bundle.manifest import Manifest
 from updated.core.model import BootStatus, Listener, Offer, Slot, SlotState, SlotStatus, Transfer
+from updated.core.model import Outcome as Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +44,6 @@ class Transaction:
     version: str
     manifest_hash: str
     target: str  # root slot of the target group
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a transaction ended; also one line of the history."""
-
-    transaction: str
-    source: str
-    location: str
-    version: str
-    manifest_hash: str
-    target: str
-    code: str  # "installed", "confirmed", "failed", "refused", "cancelled", "fallback", "rollback"
-    text: str  # for a person
-    time: str  # %Y-%m-%dT%H:%M:%SZ
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,21 @@ class Transfer:
     eta: float  # seconds left; -1 while unknown
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a transaction ended; also one line of the history."""
+
+    transaction: str  # UUID
+    source: str  # "request", "folder", "autoinstall"
+    location: str
+    version: str  # "" if the manifest was never verified, and so the next two
+    manifest_hash: str
+    target: str  # root slot of the target group
+    code: str  # installed confirmed failed refused cancelled fallback rollback
+    text: str  # for a person
+    time: str  # %Y-%m-%dT%H:%M:%SZ
+
+
 class Reader(Protocol):
     """Random access to a bundle's bytes: a file, later HTTP ranges.  All bytes are untrusted."""
 

@@ -1,6 +1,6 @@
 """RAUC's progress: a stack of named steps, each with a share of its parent (RAUC src/context.c).
 
-Every begin and end of a step is reported as (percentage, message, depth); only the outermost step may say 100.
+Every begin and end of a step is reported as (percentage, message, depth); only the outermost may say 100.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Progress:
         self._end("done.")
 
     def percent(self, fraction: float) -> None:
-        """The innermost step is `fraction` (0..1) done; reported when it rises by a whole percent of the step."""
+        """The innermost step is `fraction` (0..1) done; reported when it rises by a whole percent of it."""
         step = self._stack[-1]
         percent = min(int(fraction * 100), 99)  # 100 is left to the end of the step
         if percent <= step.shown:

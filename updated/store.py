@@ -1,0 +1,195 @@
+"""What the agent itself remembers over a power cut: journal, quarantine, attempts, version floor, history.
+
+Each is one small JSON file, replaced durably.  A torn or foreign file never stops the service: it is set
+aside as `<file>.broken`, said so, and the service goes on with nothing remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Generic, Literal, TypeVar
+
+import msgspec
+
+from updated.core.machine import Idle, Install, RebootPending, Saved, Update
+from updated.core.model import Outcome
+from updated.core.version import parse as parse_version
+from updated.durable import write_durably
+from updated.errors import DeviceError, UpdatedError
+
+MAX_HISTORY: Final = 200  # lines; a device that updates weekly keeps four years
+MAX_QUARANTINE: Final = 200  # bundles; the oldest is forgotten first
+MAX_FILE: Final = 1024 * 1024  # bytes; nothing we write comes near
+MAX_TEXT: Final = 1000  # characters of one text kept
+
+Warn = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A bundle that automatic sources must not try again."""
+
+    manifest_hash: str
+    version: str
+    reason: str
+    time: str  # %Y-%m-%dT%H:%M:%SZ
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Journal:
+    state: Literal["idle", "install", "reboot-pending"] = "idle"
+    update: Update | None = None
+    attempt: int = 0
+    boot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Floor:
+    version: str = ""
+
+
+class _Document(Generic[T]):
+    """One JSON file that holds one value of a known type."""
+
+    def __init__(self, path: Path, kind: type[T], empty: T, warn: Warn) -> None:
+        self._path = path
+        self.value = self._load(kind, empty, warn)
+
+    def _load(self, kind: type[T], empty: T, warn: Warn) -> T:
+        try:
+            with self._path.open("rb") as file:
+                data = file.read(MAX_FILE + 1)
+            if len(data) > MAX_FILE:
+                raise ValueError(f"larger than {MAX_FILE} bytes")
+            return msgspec.json.decode(data, type=kind)
+        except FileNotFoundError:
+            return empty
+        except (OSError, ValueError, RecursionError) as error:
+            warn(f"{self._path} cannot be read ({error}); it is set aside and forgotten")
+            self._set_aside(warn)
+            return empty
+
+    def _set_aside(self, warn: Warn) -> None:
+        try:
+            self._path.replace(self._path.with_name(f"{self._path.name}.broken"))
+        except OSError as error:
+            warn(f"{self._path} cannot be set aside: {error}")
+
+    def save(self, value: T) -> None:
+        """Remember `value`, on disk too.  Raises DeviceError; it is remembered in memory all the same."""
+        self.value = value
+        try:
+            write_durably(self._path, msgspec.json.format(msgspec.json.encode(value), indent=1))
+        except OSError as error:
+            raise DeviceError(
+                f"Failed to save {self._path}: {error.strerror}",
+                hint="Free space on the data directory's filesystem, or make it writable.",
+            ) from error
+
+
+class Store:
+    """The agent's memory in `directory`.  Reads come from memory; writes block, call them from a thread."""
+
+    def __init__(self, directory: Path, warn: Warn) -> None:
+        """Load everything.  An unusable directory is a warning here and a DeviceError at each write."""
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            warn(f"Data directory {directory} cannot be made: {error.strerror}")
+        self.directory = directory
+        self._journal = _Document(directory / "journal.json", _Journal, _Journal(), warn)
+        self._quarantine = _Document(directory / "quarantine.json", list[Quarantined], [], warn)
+        self._attempts = _Document(directory / "attempts.json", dict[str, int], {}, warn)
+        self._floor = _Document(directory / "floor.json", _Floor, _Floor(), warn)
+        self._history = _Document(directory / "history.json", list[Outcome], [], warn)
+
+    # Journal
+
+    def saved_state(self) -> Saved:
+        journal = self._journal.value
+        if journal.update is None:
+            return Idle()
+        match journal.state:
+            case "install":
+                return Install(journal.update, journal.attempt)
+            case "reboot-pending":
+                return RebootPending(journal.update, journal.boot_id)
+            case "idle":
+                return Idle()
+
+    def save_state(self, state: Saved) -> None:
+        """Raises DeviceError."""
+        match state:
+            case Install(update, attempt):
+                journal = _Journal("install", update, attempt)
+            case RebootPending(update, boot_id):
+                journal = _Journal("reboot-pending", update, boot_id=boot_id)
+            case Idle():
+                journal = _Journal()
+        if journal != self._journal.value or not isinstance(state, Idle):
+            self._journal.save(journal)
+
+    # Quarantine and attempts
+
+    def quarantine(self) -> Mapping[str, Quarantined]:
+        """Manifest hash -> why."""
+        return {entry.manifest_hash: entry for entry in self._quarantine.value}
+
+    def reject(self, entry: Quarantined) -> None:
+        """Raises DeviceError."""
+        entry = replace(entry, reason=entry.reason[:MAX_TEXT])
+        others = [e for e in self._quarantine.value if e.manifest_hash != entry.manifest_hash]
+        self._quarantine.save([*others, entry][-MAX_QUARANTINE:])
+        self.forget_attempts(entry.manifest_hash)
+
+    def lift(self, manifest_hash: str) -> None:
+        """A person allows this bundle again.  Raises DeviceError."""
+        if manifest_hash in self.quarantine():
+            self._quarantine.save([e for e in self._quarantine.value if e.manifest_hash != manifest_hash])
+
+    def count_attempt(self, manifest_hash: str) -> int:
+        """Count one more install of this bundle; returns how many that makes.  Raises DeviceError."""
+        count = self._attempts.value.get(manifest_hash, 0) + 1
+        # Only the bundle at hand is interesting; more would grow for ever.
+        self._attempts.save({manifest_hash: count})
+        return count
+
+    def forget_attempts(self, manifest_hash: str) -> None:
+        """Raises DeviceError."""
+        if manifest_hash in self._attempts.value:
+            self._attempts.save({})
+
+    # Version floor
+
+    def floor(self) -> str:
+        """The highest version that was confirmed; "" for none."""
+        return self._floor.value.version
+
+    def raise_floor(self, version: str) -> None:
+        """Raise the floor to `version` if that is higher.  Raises DeviceError."""
+        if version and version != self.floor() and _higher(version, self.floor()):
+            self._floor.save(_Floor(version))
+
+    # History
+
+    def history(self, limit: int = MAX_HISTORY) -> Sequence[Outcome]:
+        """The newest first."""
+        return self._history.value[::-1][: max(limit, 0)]
+
+    def record(self, line: Outcome) -> None:
+        """Add a line; the same end of the same transaction only once.  Raises DeviceError."""
+        if any((e.transaction, e.code) == (line.transaction, line.code) for e in self._history.value[-5:]):
+            return
+        line = replace(line, text=line.text[:MAX_TEXT])
+        self._history.save([*self._history.value, line][-MAX_HISTORY:])
+
+
+def _higher(version: str, floor: str) -> bool:
+    try:
+        return not floor or parse_version(version) > parse_version(floor)
+    except UpdatedError:
+        return False  # what cannot be compared raises no floor
