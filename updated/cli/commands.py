@@ -1,0 +1,146 @@
+"""All commands and options, as data: what the parser accepts and the help shows."""
+
+from __future__ import annotations
+
+from updated.cli.parser import Command, Option
+
+GENERAL = (
+    Option("conf", "config file", "FILENAME", short="c"),
+    Option(
+        "confopt",
+        "config setting that overrides the config file (may be repeated)",
+        "SECTION:KEY=VALUE",
+        short="C",
+        repeat=True,
+    ),
+    Option("cert", "signing cert file", "PEMFILE", hidden=True),
+    Option("key", "signing key file", "PEMFILE", hidden=True),
+    Option("keyring", "keyring file", "PEMFILE", hidden=True),
+    Option("intermediate", "intermediate CA file", "PEMFILE", repeat=True, hidden=True),
+    Option("mount", "mount prefix", "PATH"),
+    Option("debug", "enable debug output", short="d"),
+    Option("version", "display version"),
+    Option("help", "display help and exit", short="h"),
+)
+
+_KEYRING = Option("keyring", "keyring file", "PEMFILE")
+_KEY = Option("key", "decryption key file", "PEMFILE")
+_BUNDLE_ACCESS = (
+    Option("tls-cert", "TLS client certificate file", "PEMFILE"),
+    Option("tls-key", "TLS client key file", "PEMFILE"),
+    Option("tls-ca", "TLS CA file", "PEMFILE"),
+    Option("tls-no-verify", "do not verify TLS server certificate"),
+    Option("http-header", "HTTP request header (may be repeated)", "'HEADER: VALUE'", short="H", repeat=True),
+)
+_SLOTS = "[booted | other | <SLOT_NAME>]"
+
+COMMANDS = (
+    Command("help", "Print help", handler="updated.cli.help:show"),
+    Command(
+        "bundle",
+        "Create a bundle",
+        "<INPUTDIR> <BUNDLENAME>",
+        "Create a bundle from a content directory",
+        (
+            Option("mksquashfs-args", "mksquashfs extra args", "ARGS"),
+            Option("cert", "signing cert file", "PEMFILE"),
+            Option("key", "signing key file", "PEMFILE"),
+            Option("intermediate", "intermediate CA file (may be repeated)", "PEMFILE", repeat=True),
+            Option("signing-keyring", "post-signing verification keyring file", "PEMFILE"),
+        ),
+        "updated.cli.bundle:create",
+    ),
+    Command("resign", "Resign an already signed bundle"),
+    Command("convert", "Convert classic to casync bundle"),
+    Command("encrypt", "Encrypt a crypt bundle"),
+    Command("replace-signature", "Replace the signature of an already signed bundle"),
+    Command("extract-signature", "Extract the bundle signature"),
+    Command("extract", "Extract the bundle content"),
+    Command(
+        "info",
+        "Show bundle information",
+        "<BUNDLE>",
+        "Print bundle info",
+        (
+            _KEYRING,
+            Option("no-verify", "disable bundle verification"),
+            Option("no-check-time", "don't check validity period of certificates against current time"),
+            _KEY,
+            Option("output-format", "output format (readable, shell, json, json-pretty, json-2)", "FORMAT"),
+            Option("dump-cert", "dump certificate"),
+            Option("dump-recipients", "dump recipients"),
+            *_BUNDLE_ACCESS,
+        ),
+        "updated.cli.info:show",
+    ),
+    Command(
+        "service",
+        "Start the service",
+        about="Run the update service: RAUC's D-Bus interface, and our own",
+        options=(
+            Option("handler-args", "extra arguments for full custom handler", "ARGS"),
+            _KEYRING,
+            Option("override-boot-slot", "override auto-detection of booted slot", "BOOTNAME"),
+            Option("agent-conf", "our own config file (/etc/updated/updated.toml)", "FILENAME"),
+            Option("runtime-directory", "what lives until the next boot (/run/updated)", "PATH"),
+            Option("cmdline", "kernel command line (/proc/cmdline)", "FILENAME"),
+        ),
+        handler="updated.cli.service:run",
+    ),
+    Command(
+        "install",
+        "Install a bundle",
+        "<BUNDLE>",
+        "Install a bundle",
+        (
+            Option("ignore-compatible", "disable compatible check"),
+            Option("ignore-version-limit", "disable version check"),
+            Option("transaction-id", "custom transaction id", "UUID"),
+            Option("require-manifest-hash", "require a specific manifest hash", "HASH"),
+            Option("progress", "show progress bar"),
+            *_BUNDLE_ACCESS,
+        ),
+        "updated.cli.install:install",
+    ),
+    Command(
+        "status",
+        "Show status",
+        about=(
+            "Show system status\n\n"
+            "List of status commands (default slot is the currently booted slot):\n"
+            f"  mark-good {_SLOTS}    Mark the slot as good\n"
+            f"  mark-bad {_SLOTS}     Mark the slot as bad\n"
+            f"  mark-active {_SLOTS}  Mark the slot as active"
+        ),
+        options=(
+            Option("detailed", "show more status details"),
+            Option("output-format", "output format (readable, shell, json, json-pretty)", "FORMAT"),
+        ),
+        handler="updated.cli.status:show",
+    ),
+    Command("mount", "Mount a bundle"),
+    Command("write-slot", "Write image to slot and bypass all update logic"),
+    Command("mark-good", "Mark a slot as good", _SLOTS, handler="updated.cli.status:mark", ours=True),
+    Command("mark-bad", "Mark a slot as bad", _SLOTS, handler="updated.cli.status:mark", ours=True),
+    Command("mark-active", "Mark a slot as active", _SLOTS, handler="updated.cli.status:mark", ours=True),
+    Command("cancel", "Stop the running install", handler="updated.cli.agent:cancel", ours=True),
+    Command("confirm", "Say that the new system is good", handler="updated.cli.agent:confirm", ours=True),
+    Command(
+        "rollback",
+        "Go back to the previous system",
+        about="Mark the running system bad and go back to the one before it",
+        handler="updated.cli.agent:rollback",
+        ours=True,
+    ),
+    Command(
+        "history",
+        "Show what was installed",
+        about="Show how the last updates ended, the newest first",
+        options=(
+            Option("limit", "how many (10)", "NUMBER"),
+            Option("output-format", "output format (readable, json, json-pretty)", "FORMAT"),
+        ),
+        handler="updated.cli.agent:history",
+        ours=True,
+    ),
+)
