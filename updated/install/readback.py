@@ -1,0 +1,90 @@
+"""Proof that a slot holds what was written to it.
+
+Flash that is worn out or a loose contact may take a write and return other bytes.  So everything is read back
+past the page cache and hashed again.  That happens one stretch behind the writes: the medium is busy all the
+time, and the last sync, which everybody waits for, is short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from updated.core.model import SlotWriter
+from updated.errors import DeviceError
+from updated.install.threads import in_thread
+
+STRETCH = (
+    32 << 20
+)  # bytes between two syncs: a second of a slow SD card, and few enough flushes for a fast disk
+PIECE = 1 << 20  # bytes read back at once
+
+
+class ReadBack:
+    """Syncs and reads back what `writer` was given.  An asynchronous context manager.
+
+    Needs one thread of `pool` while the writer uses another.
+    """
+
+    def __init__(self, writer: SlotWriter, pool: ThreadPoolExecutor) -> None:
+        self._writer = writer
+        self._pool = pool
+        self._digest = hashlib.sha256()
+        self._begun = 0  # bytes whose way back has begun
+        self._stop = threading.Event()
+        self._behind: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> ReadBack:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._behind is None:
+            return
+        self._stop.set()
+        await asyncio.wait([self._behind])
+        if not self._behind.cancelled():
+            self._behind.exception()  # somebody else's error ended the stream, and is the one to tell
+
+    async def up_to(self, written: int) -> None:
+        """`written` bytes from the start of the image have reached the writer.  Raises DeviceError."""
+        if written - self._begun < STRETCH:
+            return
+        await self._join()
+        start, self._begun = self._begun, written
+        self._behind = asyncio.create_task(in_thread(self._pool, self._stretch, start, written))
+
+    async def finish(self, written: int, expected: bytes) -> None:
+        """Everything is written: sync, read the rest and compare with SHA-256 `expected` (32 bytes).
+
+        Raises DeviceError if the slot holds anything else.
+        """
+        await self._join()
+        await in_thread(self._pool, self._stretch, self._begun, written)
+        if self._digest.digest() != expected:
+            raise DeviceError(
+                f"Slot holds other bytes than were written to it: SHA-256 of the {written} bytes read back is"
+                f" {self._digest.hexdigest()}, expected {expected.hex()}",
+                hint="The storage of this device is failing: look for I/O errors in the kernel's log.",
+            )
+
+    async def _join(self) -> None:
+        behind, self._behind = self._behind, None
+        if behind is None:
+            return
+        try:
+            await asyncio.shield(behind)
+        except asyncio.CancelledError:
+            self._behind = behind  # `__aexit__` waits for it
+            raise
+
+    def _stretch(self, start: int, end: int) -> None:
+        self._writer.sync()
+        for offset in range(start, end, PIECE):
+            if self._stop.is_set():
+                return
+            self._digest.update(self._writer.read_back(offset, min(PIECE, end - offset)))

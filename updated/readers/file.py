@@ -1,0 +1,124 @@
+"""A bundle in a local file: on a stick that is pulled, a disk that dies.  So no mmap, and each read checked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from updated.errors import BundleError, SourceError
+
+T = TypeVar("T")
+
+# RAUC's words for a bundle that cannot be opened; the second half is GLib's (g_file_read).
+_CANNOT_OPEN = "Invalid bundle format: Failed to open bundle for reading: Error opening file {path}: {reason}"
+
+
+class FileReader:
+    """A `Reader` of one local file or block device.  Make it with `open_file`.
+
+    Reads run in one thread of its own, in the order they were asked for: a slow medium is read front to back
+    and never stalls anybody else's threads.
+    """
+
+    def __init__(self, handle: int, name: str, size: int) -> None:
+        self._handle = handle
+        self._name = name
+        self._size = size
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._closed = False
+
+    @property
+    def size(self) -> int:
+        """Size of the whole bundle in bytes."""
+        return self._size
+
+    @property
+    def name(self) -> str:
+        """Path as it was given."""
+        return self._name
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises BundleError for a range that is not inside the file (only a bundle's own words lead there), and
+        SourceError when the medium fails or the file is changed meanwhile.
+        """
+        if offset < 0 or length < 0 or offset + length > self._size:
+            raise BundleError(
+                f"Bundle is cut short: bytes {offset} to {offset + length} of {self._name} are needed,"
+                f" but it has {self._size}"
+            )
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._pread, offset, length)
+
+    async def close(self) -> None:
+        """Close the file, after the read that may still run.  More than once is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        self._thread.submit(os.close, self._handle)
+        self._thread.shutdown(wait=False)
+
+    def _pread(self, offset: int, length: int) -> bytes:
+        try:
+            data = os.pread(self._handle, length, offset)
+            while len(data) < length:
+                more = os.pread(self._handle, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+            size = _size(self._handle)
+        except OSError as error:
+            raise SourceError(
+                f"Failed to read {length} bytes at {offset} of {self._name}: {error.strerror}",
+                hint="The medium may be damaged or was removed. Copy the bundle again and retry.",
+            ) from error
+        if size != self._size or len(data) < length:
+            raise SourceError(
+                f"Bundle {self._name} changed while it was read: it had {self._size} bytes, now {size}",
+                hint="Write bundles under another name and rename them when they are complete.",
+            )
+        return data
+
+
+async def open_file(path: str, *, follow_symlinks: bool = True) -> FileReader:
+    """Open the bundle at `path`; nothing of it is read yet.
+
+    `follow_symlinks=False` refuses a link as last component: a folder that others may write into must not
+    lead elsewhere.  Raises SourceError if `path` cannot be opened or is neither a file nor a block device.
+    """
+    # A thread of the loop's pool: opening may spin up a disk or wait for an automounter.
+    handle, size = await asyncio.to_thread(_open, path, follow_symlinks)
+    return FileReader(handle, path, size)
+
+
+def _open(path: str, follow_symlinks: bool) -> tuple[int, int]:
+    # O_NONBLOCK: do not wait for the writer of a FIFO; it means nothing for files and disks.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    if not follow_symlinks:
+        flags |= os.O_NOFOLLOW
+    try:
+        handle = os.open(path, flags)
+    except OSError as error:
+        raise SourceError(_CANNOT_OPEN.format(path=path, reason=error.strerror)) from error
+    except ValueError as error:  # a NUL in the path
+        raise SourceError(_CANNOT_OPEN.format(path=repr(path), reason="Invalid file name")) from error
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise SourceError(_CANNOT_OPEN.format(path=path, reason="Is a directory"))
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            raise SourceError(_CANNOT_OPEN.format(path=path, reason="Not a regular file"))
+        size = _size(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle, size
+
+
+def _size(handle: int) -> int:
+    # A block device has st_size 0; nobody uses the file position, so moving it is harmless.
+    return os.lseek(handle, 0, os.SEEK_END)
