@@ -105,41 +105,45 @@ class _Scan:
 
     def run(self, argv: Sequence[str]) -> list[str]:
         """The words that are left.  Unknown options are an error if strict, else they are left too."""
-        words, left = list(argv), []
+        words = list(argv)
+        left: list[str] = []
         while words:
             word = words.pop(0)
             if word == "--":
                 return [*left, word, *words]
             if not word.startswith("-") or word == "-":
                 left.append(word)
-            elif not (
-                self._take_long(word, words) if word.startswith("--") else self._take_short(word, words)
-            ):
-                if self._strict:
-                    raise UsageError(f"Unknown option {word}")
-                left.append(word)
+                continue
+            unknown = self._name(word, words) if word.startswith("--") else self._letters(word, words)
+            if unknown and self._strict:
+                raise UsageError(f"Unknown option {unknown}")
+            if unknown:
+                left.append(unknown)
         return left
 
-    def _take_long(self, word: str, words: list[str]) -> bool:
+    def _name(self, word: str, words: list[str]) -> str:
+        """Take `--name` or `--name=value`; returns what of it is unknown."""
         name, equals, value = word[2:].partition("=")
         option = self._long.get(name)
         if option is None or (equals and not option.metavar):
-            return False
+            return word
         if option.metavar and not equals:
             value = self._value(f"--{name}", words)
         self._store(option, value)
-        return True
+        return ""
 
-    def _take_short(self, word: str, words: list[str]) -> bool:
-        letters = word[1:]
-        found = [self._short[letter] for letter in letters if letter in self._short]
-        if len(found) != len(letters):
-            return False
-        for option in found:
-            if option.metavar and len(letters) > 1:
-                raise UsageError(f"Error parsing option -{option.short}")
-            self._store(option, self._value(word, words) if option.metavar else "")
-        return True
+    def _letters(self, word: str, words: list[str]) -> str:
+        """Take `-a`, `-abc` or `-a value`; returns what of it is unknown."""
+        unknown = ""
+        for position, letter in enumerate(word[1:], 2):
+            option = self._short.get(letter)
+            if option is None:
+                unknown += letter
+                continue
+            if option.metavar and position < len(word):
+                raise UsageError(f"Error parsing option -{letter}")
+            self._store(option, self._value(f"-{letter}", words) if option.metavar else "")
+        return f"-{unknown}" if unknown else ""
 
     def _value(self, shown: str, words: list[str]) -> str:
         if not words:

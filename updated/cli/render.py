@@ -56,7 +56,7 @@ def shell(variables: Iterable[tuple[str, str | int | None]]) -> str:
 
 
 def json_text(data: object, *, pretty: bool) -> str:
-    """JSON as json-glib writes it: one line without blanks, or indented by two with ` : ` between key and value."""
+    """JSON as json-glib writes it: one line without blanks, or indented by two with ` : ` after keys."""
     if pretty:
         text = json.dumps(data, ensure_ascii=False, indent=2, separators=(",", " : "))
     else:
@@ -73,7 +73,7 @@ def size(count: int) -> str:
 
 
 def env_key(name: str) -> str | None:
-    """`name` as a part of a variable's name, or None if it has characters that cannot be one (RAUC src/utils.c)."""
+    """`name` as a part of a variable's name, None if it cannot be one (RAUC src/utils.c)."""
     key = name.upper().replace("-", "_")
     return key if all(c == "_" or (c.isascii() and c.isalnum()) for c in key) else None
 
