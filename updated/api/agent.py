@@ -1,0 +1,181 @@
+"""`org.updated.Agent1` on `/org/updated/Agent1`: what RAUC's interface has no word for (docs/dbus.md).
+
+States, bytes and times of a transfer, the running transaction, how the last one ended, cancel, confirm,
+rollback and the history.  It translates, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dbus_fast import Variant
+
+from updated import errors
+from updated.api import variants
+from updated.api.port import Agent, Snapshot
+from updated.api.rauc import checked, install_args
+from updated.api.wire import Body, Handler, Interface, Objects, text
+from updated.core.model import Offer, Transfer
+from updated.errors import UpdatedError
+
+BUS_NAME = "org.updated.Agent1"
+PATH = "/org/updated/Agent1"
+INTERFACE = "org.updated.Agent1"
+PROGRESS_PERIOD = 0.1  # seconds between two ProgressChanged; faster than the eye is a waste of wake-ups
+MAX_HISTORY = 1000  # outcomes in one answer
+
+XML = """\
+  <interface name="org.updated.Agent1">
+    <method name="Install">
+      <arg type="s" name="source" direction="in"/>
+      <arg type="a{sv}" name="args" direction="in"/>
+      <arg type="s" name="transaction" direction="out"/>
+    </method>
+    <method name="Cancel"/>
+    <method name="Confirm"/>
+    <method name="Rollback">
+      <arg type="s" name="group" direction="out"/>
+    </method>
+    <method name="GetHistory">
+      <arg type="u" name="limit" direction="in"/>
+      <arg type="aa{sv}" name="outcomes" direction="out"/>
+    </method>
+    <signal name="StateChanged">
+      <arg type="s" name="state"/>
+      <arg type="s" name="detail"/>
+    </signal>
+    <signal name="ProgressChanged">
+      <arg type="a{sv}" name="progress"/>
+    </signal>
+    <property type="s" name="State" access="read"/>
+    <property type="s" name="Detail" access="read"/>
+    <property type="a{sv}" name="Progress" access="read"/>
+    <property type="a{sv}" name="Transaction" access="read"/>
+    <property type="a{sv}" name="LastResult" access="read"/>
+  </interface>
+"""
+
+# Who must act, as the last word of the error name.
+ERRORS = {
+    errors.SignatureError: "Signature",
+    errors.BundleError: "Bundle",
+    errors.SourceError: "Source",
+    errors.DeviceError: "Device",
+    errors.ConfigError: "Config",
+    errors.NotSupportedError: "NotSupported",
+    errors.Refused: "Refused",
+    errors.Cancelled: "Cancelled",
+}
+
+
+def error(_method: str, raised: Exception) -> tuple[str, str] | None:
+    """`org.updated.Error.<who>`; the hint follows the message in brackets."""
+    if not isinstance(raised, UpdatedError):
+        return None
+    kind = next((name for of, name in ERRORS.items() if isinstance(raised, of)), "Failed")
+    hint = f" ({raised.hint})" if raised.hint else ""
+    return f"org.updated.Error.{kind}", f"{raised}{hint}"
+
+
+def values(snapshot: Snapshot) -> dict[str, object]:
+    """All properties by name."""
+    return {
+        "State": text(snapshot.state),
+        "Detail": text(snapshot.detail),
+        "Progress": variants.progress(snapshot),
+        "Transaction": variants.transaction(snapshot.transaction),
+        "LastResult": variants.outcome(snapshot.last),
+    }
+
+
+class AgentInterface:
+    """The methods, and a Listener that tells what is different from what was told before."""
+
+    def __init__(self, agent: Agent, objects: Objects) -> None:
+        self._agent = agent
+        self._told = values(agent.snapshot())
+        self._loop = asyncio.get_running_loop()
+        self._soon: asyncio.Handle | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._next_progress = 0.0  # loop time
+        handlers: dict[str, Handler] = {
+            "Install": self._install,
+            "Cancel": self._cancel,
+            "Confirm": self._confirm,
+            "Rollback": self._rollback,
+            "GetHistory": self._history,
+        }
+        getters = {name: lambda name=name: values(agent.snapshot())[name] for name in self._told}
+        self._exported = objects.export(Interface(PATH, XML, handlers, getters, error))
+
+    def close(self) -> None:
+        for handle in (self._soon, self._later):
+            if handle is not None:
+                handle.cancel()
+
+    def _install(self, source: str, args: Mapping[str, Variant]) -> Body:
+        wanted = install_args(args)
+        wanted = replace(wanted, transaction_id=wanted.transaction_id or str(uuid.uuid4()))
+        self._agent.submit(Offer("request", checked(source), wanted))
+        return [wanted.transaction_id]
+
+    async def _cancel(self) -> Body:
+        await self._agent.cancel()
+        return []
+
+    async def _confirm(self) -> Body:
+        await self._agent.confirm()
+        return []
+
+    async def _rollback(self) -> Body:
+        return [text(await self._agent.rollback())]
+
+    def _history(self, limit: int) -> Body:
+        return [[variants.outcome(o) for o in self._agent.history(min(limit, MAX_HISTORY))]]
+
+    def operation(self, _operation: str) -> None:
+        self._touch()
+
+    def step(self, _percentage: int, _message: str, _depth: int) -> None:
+        self._touch()
+
+    def last_error(self, _text: str) -> None:
+        self._touch()
+
+    def completed(self, _result: int) -> None:
+        self._touch()
+
+    def transfer(self, _transfer: Transfer) -> None:
+        self._touch()
+
+    def state(self, state: str, detail: str) -> None:
+        self._exported.emit("StateChanged", text(state), text(detail))
+        self._touch()
+
+    def _touch(self) -> None:
+        """Something happened: look at all of it once the service has finished telling."""
+        if self._soon is None:
+            self._soon = self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._soon = self._later = None
+        now = values(self._agent.snapshot())
+        news = [name for name in now if name != "Progress" and now[name] != self._told[name]]
+        self._told |= {name: now[name] for name in news}
+        if news:
+            self._exported.changed(*news)
+        if now["Progress"] != self._told["Progress"]:
+            self._tell_progress(now["Progress"])
+
+    def _tell_progress(self, progress: object) -> None:
+        wait = self._next_progress - self._loop.time()
+        if wait > 0:
+            self._later = self._later or self._loop.call_later(wait, self._tell)
+            return
+        self._next_progress = self._loop.time() + PROGRESS_PERIOD
+        self._told["Progress"] = progress
+        self._exported.emit("ProgressChanged", progress)
+        self._exported.changed("Progress")
