@@ -13,7 +13,6 @@ import hashlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from updated.bundle.verifier import Verifier
 from updated.core.model import Reader, SlotWriter
 from updated.errors import BundleError
 from updated.install.readback import ReadBack
-from updated.install.threads import in_order, in_thread
+from updated.install.threads import in_order, in_thread, threads
 
 RUN = 1 << 20  # bytes of the file in one run: the largest block, and large enough to pay for changing threads
 AHEAD = 2  # runs that are read or wait for their turn while every worker has one
@@ -65,7 +64,7 @@ async def stream_image(
         digest.update(part)
         writer.write(written, part)
 
-    with ThreadPoolExecutor(2, thread_name_prefix="slot") as pool:
+    with threads(2, "slot") as pool:
         async with (
             ReadBack(writer, pool) as proof,
             aclosing(unpack(layout, verifier, reader, workers=workers)) as parts,
@@ -82,13 +81,13 @@ async def stream_image(
 async def unpack(
     layout: FileLayout, verifier: Verifier, reader: Reader, *, workers: int | None = None
 ) -> AsyncGenerator[memoryview, None]:
-    """The verified bytes of a file in order, in parts of 1 MiB or less; a part is valid until the next is asked for.
+    """The verified bytes of a file in order, up to 1 MiB at a time, valid until the next are asked for.
 
     Raises BundleError or SourceError.  Close it (`contextlib.aclosing`) if it is not read to its end.
     """
     workers = workers or default_workers()
     unpacker = _Unpacker(layout)
-    with ThreadPoolExecutor(workers, thread_name_prefix="unpack") as pool:
+    with threads(workers, "unpack") as pool:
 
         def check_and_unpack(run: Run, offset: int, data: bytes, digests: bytes) -> memoryview:
             verifier.check(offset, data, digests)

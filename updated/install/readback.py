@@ -15,7 +15,7 @@ from types import TracebackType
 
 from updated.core.model import SlotWriter
 from updated.errors import DeviceError
-from updated.install.threads import in_thread
+from updated.install.threads import in_thread, settled
 
 STRETCH = (
     32 << 20
@@ -46,9 +46,7 @@ class ReadBack:
         if self._behind is None:
             return
         self._stop.set()
-        await asyncio.wait([self._behind])
-        if not self._behind.cancelled():
-            self._behind.exception()  # somebody else's error ended the stream, and is the one to tell
+        await settled(self._behind)  # its own error does not matter: another one ended the stream
 
     async def up_to(self, written: int) -> None:
         """`written` bytes from the start of the image have reached the writer.  Raises DeviceError."""

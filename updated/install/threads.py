@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S")
+
+
+@contextlib.contextmanager
+def threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """A pool for `in_thread`, which sees to it that its threads are idle at the end; they go by themselves."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False)
 
 
 async def in_thread(
@@ -27,10 +37,20 @@ async def in_thread(
         return await asyncio.shield(waiter)
     except asyncio.CancelledError:
         if not job.cancel():  # it runs already
-            while not waiter.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([waiter])
+            await settled(waiter)
         raise
+
+
+async def settled(future: asyncio.Future[T]) -> None:
+    """Wait until `future` is over, however often the caller is cancelled meanwhile, whatever it ends with.
+
+    Only for what ends soon, before the caller raises the error or the cancellation that it has already.
+    """
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()  # seen: asyncio shall not complain that nobody looked
 
 
 async def in_order(
@@ -58,4 +78,5 @@ async def in_order(
     finally:
         for task in window:
             task.cancel()
-        await asyncio.gather(*window, return_exceptions=True)
+        for task in window:
+            await settled(task)
