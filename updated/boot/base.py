@@ -1,0 +1,143 @@
+"""The bootloader of this device: chosen by name, one caller at a time, every write read back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from updated.boot.custom import Custom
+from updated.boot.grub import DEFAULT_GRUBENV, Grub
+from updated.boot.noop import Noop, Unsupported
+from updated.boot.uboot import DEFAULT_ATTEMPTS, UBoot
+from updated.core.model import Bootloader
+from updated.errors import ConfigError, DeviceError
+
+T = TypeVar("T")
+
+KINDS = ("barebox", "grub", "uboot", "efi", "custom", "noop")  # values of `bootloader=`
+
+_BOOTNAME = re.compile(r"[A-Za-z0-9_.+:@-]+")
+
+
+def make_bootloader(
+    kind: str,
+    bootnames: Sequence[str],
+    *,
+    grubenv: Path = DEFAULT_GRUBENV,
+    attempts: int = DEFAULT_ATTEMPTS,
+    attempts_primary: int = DEFAULT_ATTEMPTS,
+    custom_backend: str | None = None,
+    fw_env_config: str | None = None,
+) -> Bootloader:
+    """The bootloader for `bootloader=<kind>` of system.conf, with all configured `bootnames`.
+
+    `attempts`, `attempts_primary`: boot-attempts and boot-attempts-primary (U-Boot only); `custom_backend`:
+    path of the script.  Raises ConfigError for a bootname that would break a boot order, an unknown kind or
+    a missing script.  A kind that we cannot do yet raises NotSupportedError when it is used.
+    """
+    for name in bootnames:
+        if kind in ("grub", "uboot") and not _BOOTNAME.fullmatch(name):
+            raise ConfigError(
+                f"Invalid bootname {name!r}: it becomes part of a variable's name",
+                hint="Use letters, digits and underscores.",
+            )
+    match kind:
+        case "grub":
+            return VerifiedBootloader(kind, Grub(grubenv, bootnames))
+        case "uboot":
+            uboot = UBoot(
+                bootnames, attempts=attempts, attempts_primary=attempts_primary, config=fw_env_config
+            )
+            return VerifiedBootloader(kind, uboot)
+        case "custom":
+            if not custom_backend:
+                raise ConfigError("No custom bootloader backend defined")
+            return VerifiedBootloader(kind, Custom(custom_backend, bootnames))
+        case "noop":
+            return Noop()
+        case "barebox" | "efi":
+            return Unsupported(kind)
+    raise ConfigError(
+        f"Unsupported bootloader '{kind}' selected in system config", hint=f"Known: {', '.join(KINDS)}."
+    )
+
+
+class VerifiedBootloader:
+    """A `Bootloader` around another: calls never interleave, and a write that does not hold is an error.
+
+    A write that has begun is brought to its end even if its caller is cancelled: half a boot environment is
+    worse than a late answer.  Errors are named after the kind, as RAUC does.
+    """
+
+    def __init__(self, kind: str, inner: Bootloader) -> None:
+        self._kind = kind
+        self._inner = inner
+        self._lock = asyncio.Lock()
+
+    async def get_primary(self) -> str | None:
+        async with self._lock:
+            with self._named():
+                return await self._inner.get_primary()
+
+    async def set_primary(self, bootname: str) -> None:
+        async with self._lock:
+            with self._named():
+                await _to_the_end(self._set_primary(bootname))
+
+    async def get_state(self, bootname: str) -> bool:
+        async with self._lock:
+            with self._named():
+                return await self._inner.get_state(bootname)
+
+    async def set_state(self, bootname: str, good: bool) -> None:
+        async with self._lock:
+            with self._named():
+                await _to_the_end(self._set_state(bootname, good))
+
+    async def get_current(self) -> str | None:
+        async with self._lock:
+            with self._named():
+                return await self._inner.get_current()
+
+    async def _set_primary(self, bootname: str) -> None:
+        await self._inner.set_primary(bootname)
+        found = await self._inner.get_primary()
+        if found != bootname:
+            raise DeviceError(
+                f"Bootloader did not keep its primary: expected {bootname}, got {found or 'none'}"
+            )
+
+    async def _set_state(self, bootname: str, good: bool) -> None:
+        await self._inner.set_state(bootname, good)
+        if await self._inner.get_state(bootname) != good:
+            expected, got = ("good", "bad") if good else ("bad", "good")
+            raise DeviceError(
+                f"Bootloader did not keep the state of {bootname}: expected {expected}, got {got}"
+            )
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except DeviceError as error:
+            raise DeviceError(f"{self._kind} backend: {error}", hint=error.hint) from error
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; a cancellation takes effect when it is over.  Its own deadlines bound the wait."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # seen; the caller wants to know of the cancellation
+    raise cancelled
