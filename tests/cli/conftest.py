@@ -118,7 +118,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
     def make(bundle_format: str, hooks: str = "install-check") -> Path:
         folder = tmp_path_factory.mktemp(bundle_format)
         (folder / "rootfs.img").write_bytes(os.urandom(100_000))
-        (folder / "appfs.img").write_bytes(os.urandom(999))
+        (folder / "appfs.img").write_bytes(os.urandom(1234))
         (folder / "hook.sh").write_text("#!/bin/sh\nexit 0\n")
         (folder / "hook.sh").chmod(0o755)
         (folder / "manifest.raucm").write_text(MANIFEST.format(bundle_format, hooks))

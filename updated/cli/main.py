@@ -50,16 +50,12 @@ def _run(program: str, argv: Sequence[str]) -> int:
         return _without_command(arguments)
     try:
         return _handler(arguments)(arguments)
-    except UpdatedError as error:
-        if arguments.flag("debug"):
-            raise
-        return complain(error)
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except (UpdatedError, OSError) as error:
         if arguments.flag("debug"):
             raise
-        return complain(error)
+        return complain(error, hint=_usage_hint(program, error) if isinstance(error, UsageError) else "")
     except KeyboardInterrupt:
         return INTERRUPTED
 
