@@ -164,8 +164,8 @@ def _load_slot(folder: Path) -> tuple[SlotStatus, tuple[str, ...]]:
 def _read(path: Path, *, rename: bool = True) -> tuple[KeyFile, tuple[str, ...]]:
     """The file's groups, and warnings.
 
-    A missing file is empty.  So is one that cannot be parsed: it is renamed to `<path>.broken`, where a person
-    can look at it and the next save does not destroy it.  Raises OSError for one that cannot be read.
+    A missing file is empty.  So is one that cannot be parsed: it is renamed to `<path>.broken`, where a
+    person can look at it and the next save does not destroy it.  Raises OSError if it cannot be read.
     """
     try:
         with path.open("rb") as opened:
