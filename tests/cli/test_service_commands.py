@@ -24,7 +24,10 @@ NEWER_SHELL = (
     (re.compile(r"^(RAUC_SLOT_STATUS_BUNDLE_)BUILD_(\d+)=(.*)$", re.M), r"\g<0>\n\1HASH_\2=''"),
     (re.compile(r"\Z"), "RAUC_REPOS=''"),
 )
-NEWER_JSON = ({"system_version": ""}, {"artifact-repositories": []})  # after `variant`, at the end
+NEWER_JSON: tuple[dict[str, object], ...] = (
+    {"system_version": ""},  # after `variant`
+    {"artifact-repositories": []},  # at the end
+)
 
 DETAILED = pytest.mark.parametrize("detailed", [(), ("--detailed",)], ids=["short", "detailed"])
 
@@ -123,7 +126,7 @@ def test_install_looks_like_rauc(
     rauc_service: Env, rauc: Run, updated: Run, bundles: Mapping[str, Path]
 ) -> None:
     expected, got = both(("install", bundles["plain"]), rauc, updated, rauc_service)
-    assert got == expected
+    assert got == expected.replace("\nidle\n", "\n")  # there if the client was slow to stop
     assert got.splitlines()[-1] == f"Installing `{bundles['plain']}` succeeded"
 
 
@@ -133,7 +136,7 @@ def test_a_failing_install_looks_like_rauc(
     bundle = tmp_path / "bad.raucb"
     bundle.write_bytes(bytes(8192))
     expected, got = both(("install", bundle), rauc, updated, rauc_service)
-    assert got == expected.removesuffix("idle\n")  # there if the client was slow to stop
+    assert got == expected.removesuffix("idle\n")
     assert got.splitlines()[-1].startswith("LastError: ")
 
 
