@@ -31,7 +31,7 @@ def reset_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def resident(pid: int, key: str = "VmHWM") -> int:
+def resident(pid: int | str, key: str = "VmHWM") -> int:
     """Bytes: VmHWM is the peak, VmRSS what is resident now."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(key):

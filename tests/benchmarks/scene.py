@@ -1,4 +1,4 @@
-"""What the benchmarks run on: a 512 MiB ext4 image of real files, keys, bundles (all cached), loop devices."""
+"""What benchmarks run on: a 512 MiB ext4 image of real files, keys, bundles (all cached), loop devices."""
 
 from __future__ import annotations
 
@@ -105,6 +105,11 @@ def loop_device(folder: Path, name: str, size: int) -> Iterator[Path]:
     finally:
         call("losetup", "--detach", device)
         backing.unlink()
+
+
+def check_same(image: Path, device: Path) -> None:
+    """Raises CalledProcessError if `device` does not begin with the bytes of `image`."""
+    call("cmp", f"--bytes={image.stat().st_size}", image, device)
 
 
 def _copy_files(tree: Path) -> None:

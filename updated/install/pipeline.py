@@ -20,7 +20,7 @@ from updated.bundle.decompress import Buffer, Decompressor, decompressor
 from updated.bundle.squashfs import FileLayout, Fragment
 from updated.bundle.verifier import Verifier
 from updated.core.model import Reader, SlotWriter
-from updated.errors import BundleError
+from updated.install.payload import aligned
 from updated.install.readback import ReadBack
 from updated.install.threads import in_order, in_thread, threads
 
@@ -124,18 +124,6 @@ def runs(layout: FileLayout) -> Iterator[Run]:
         start += stored
     if tail := layout.tail:
         yield Run(tail.start, tail.stored, tail.length, range(0), tail)
-
-
-def aligned(verifier: Verifier, start: int, length: int) -> tuple[int, int]:
-    """(offset, length) of the granules around `length` bytes from `start`.  Raises BundleError if outside."""
-    end = start + length
-    if start < 0 or end > verifier.data_size:
-        raise BundleError(
-            f"Bundle payload has {verifier.data_size} bytes, but bytes {start} to {end} are needed"
-        )
-    offset = start - start % verifier.granule
-    rounded = -(-end // verifier.granule) * verifier.granule
-    return offset, min(rounded, verifier.data_size) - offset
 
 
 class _Unpacker:

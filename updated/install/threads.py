@@ -16,7 +16,7 @@ S = TypeVar("S")
 
 @contextlib.contextmanager
 def threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """A pool for `in_thread`, which sees to it that its threads are idle at the end; they go by themselves."""
+    """A pool for `in_thread`, which sees to it that no thread works at the end; they go by themselves."""
     pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
         yield pool

@@ -1,0 +1,167 @@
+"""Open a bundle: from bytes that nobody trusts to a verified manifest and a way to read verified files.
+
+Steps 1 and 2 of the trust order.  `verity`: the manifest is inside the signature, the payload is checked block by
+block when it is used.  `plain`: the signature covers the payload, which is read once as a whole first; the
+digests taken on the way check every later read, whoever may change the file meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from updated.bundle import manifest_parse, tail, verity
+from updated.bundle.chunks import ChunkDigests, ChunkDigestsBuilder
+from updated.bundle.manifest import Image, Manifest
+from updated.bundle.plan import run
+from updated.bundle.tail import Tail
+from updated.core.model import Reader, SlotWriter
+from updated.errors import BundleError, NotSupportedError, Refused
+from updated.install.payload import Payload
+from updated.install.threads import in_order, in_thread, threads
+
+if TYPE_CHECKING:  # heavy: paid when first used
+    from updated.bundle.chain import SignerChain
+    from updated.bundle.signature import SignedMessage
+    from updated.bundle.squashfs import FileLayout
+    from updated.bundle.trust import Keyring
+
+OnStep = Callable[[str], AbstractContextManager[None]]
+
+MANIFEST = "manifest.raucm"
+MAX_MANIFEST = 1 << 20  # bytes; inside a signature it could have 64 KiB
+PIECE = 1 << 20  # bytes of a plain payload hashed at once
+PIECES_AHEAD = 3  # being read while one is hashed
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBundle:
+    """A bundle whose signature is good.  Its methods are for one task at a time."""
+
+    manifest: Manifest
+    chain: SignerChain
+    payload: Payload
+
+    async def image_layout(self, image: Image) -> FileLayout:
+        """Where the file of `image` lies.
+
+        Raises BundleError if it is not there or not as large as the manifest says, SourceError.
+        """
+        assert image.filename is not None
+        inode = await self.payload.find(image.filename)
+        if inode is None:
+            raise BundleError(f"Source image '{image.filename}' not found in bundle")
+        if inode.size != image.size:
+            raise BundleError(
+                f"Image '{image.filename}' has {inode.size} bytes in the bundle,"
+                f" but the manifest says {image.size}"
+            )
+        return await self.payload.layout(inode)
+
+    async def write_image(
+        self, image: Image, writer: SlotWriter, *, on_bytes: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Write `image` to a slot, durably, read back, and with the SHA-256 that the manifest promises.
+
+        `on_bytes` is called with the bytes written so far, about once per MiB.  Raises BundleError,
+        SourceError or DeviceError.  Cancelled, it returns when no thread uses `writer` any more.
+        """
+        from updated.install.pipeline import stream_image
+
+        layout = await self.image_layout(image)
+        found = await stream_image(
+            layout, self.payload.verifier, self.payload.reader, writer, on_bytes=on_bytes
+        )
+        if found.hex() != image.sha256:
+            raise BundleError(
+                f"Image '{image.filename}' has the SHA-256 {found.hex()},"
+                f" but the manifest says {image.sha256}"
+            )
+
+    async def read_file(self, name: str, limit: int) -> bytes:
+        """The content of a small file, a hook or an index.
+
+        Raises BundleError if it is not there or has more than `limit` bytes, SourceError.
+        """
+        return await self.payload.read_file(name, limit)
+
+
+async def open_bundle(
+    reader: Reader,
+    *,
+    keyring: Keyring,
+    formats: Collection[str],
+    now: datetime,
+    max_signature_size: int = tail.DEFAULT_MAX_SIGNATURE_SIZE,
+    on_step: OnStep = lambda _: nullcontext(),
+) -> OpenedBundle:
+    """Verify the bundle behind `reader` against `keyring` at the moment `now` (with a time zone).
+
+    `reader` stays the caller's to close.  `formats` are those that `bundle-formats` allows,
+    `max_signature_size` is in bytes.  `on_step` is entered for RAUC's step "Verifying signature"
+    (`Progress.step` fits).  Raises BundleError (SignatureError), Refused (rule `bundle-formats`),
+    NotSupportedError for encrypted bundles, SourceError.
+    """
+    end = await run(tail.read_tail(reader.size, max_signature_size), reader.read)
+    with on_step("Verifying signature"):
+        # In a thread: the first use imports OpenSSL and cryptography, some 100 ms.
+        message, chain = await asyncio.to_thread(_verify, end.cms, keyring, now)
+        if message.content is None:
+            _check_format("plain", formats)
+            tail.check_plain_geometry(end.payload_size)
+            payload = Payload(reader, await _hash_payload(reader, end, message))
+    if message.content is None:
+        content = await payload.read_file(MANIFEST, MAX_MANIFEST)
+        return OpenedBundle(manifest_parse.parse(content, inline=False), chain, payload)
+    manifest = manifest_parse.parse(message.content, inline=True)
+    _check_format(manifest.format, formats)
+    if manifest.format == "crypt":
+        raise _not_yet("Bundle format 'crypt' cannot be read yet")
+    tree = await run(verity.load(tail.check_verity_geometry(manifest, end.payload_size)), reader.read)
+    return OpenedBundle(manifest, chain, Payload(reader, tree))
+
+
+def _verify(cms: bytes, keyring: Keyring, now: datetime) -> tuple[SignedMessage, SignerChain]:
+    """All that the CMS says by itself; errors of the chain come before those of the content, as with RAUC."""
+    from updated.bundle.cms import read_content_type, type_name
+    from updated.bundle.signature import parse_signed_data
+
+    if type_name(read_content_type(cms)) == "pkcs7-envelopedData":
+        raise _not_yet("Encrypted bundle detected: it cannot be decrypted yet")
+    message = parse_signed_data(cms)
+    return message, message.verify(keyring, now)
+
+
+async def _hash_payload(reader: Reader, end: Tail, message: SignedMessage) -> ChunkDigests:
+    """Read the payload of a plain bundle: is it what was signed?  Raises SignatureError or SourceError."""
+    whole, chunks = hashlib.new(message.digest_algorithm), ChunkDigestsBuilder()
+
+    async def read(offset: int) -> bytes:
+        return await reader.read(offset, min(PIECE, end.payload_size - offset))
+
+    with threads(2, "hash") as pool:
+        async with aclosing(in_order(range(0, end.payload_size, PIECE), read, PIECES_AHEAD)) as pieces:
+            async for piece in pieces:
+                await asyncio.gather(
+                    in_thread(pool, whole.update, piece), in_thread(pool, chunks.feed, piece)
+                )
+    message.check_digest(whole.digest())
+    return chunks.finish()
+
+
+def _check_format(bundle_format: str, formats: Collection[str]) -> None:
+    if bundle_format not in formats:
+        raise Refused(
+            f"Bundle format '{bundle_format}' not allowed",
+            rule="bundle-formats",
+            hint=f"bundle-formats in system.conf allows: {', '.join(sorted(formats))}.",
+        )
+
+
+def _not_yet(message: str) -> NotSupportedError:
+    return NotSupportedError(message, hint="Make the bundle with `format=verity`, which is not encrypted.")
