@@ -44,7 +44,8 @@ def check(
 ) -> None:
     """Say nothing if `manifest` may be installed.
 
-    `encrypted`: the manifest of a crypt bundle came encrypted.  Raises Refused; its `rule` is one of bundle-format, manifest-hash, encryption, compatible, version-limit,
+    `encrypted`: the manifest of a crypt bundle came encrypted.
+    Raises Refused; its `rule` is one of bundle-format, manifest-hash, encryption, compatible, version-limit,
     version-floor, quarantine.
     """
     check_format(manifest, facts)

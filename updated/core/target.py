@@ -52,8 +52,8 @@ class TargetGroup:
 def find_booted(slots: Sequence[Slot], boot_slot: str, resolve: Mapping[str, str]) -> Slot | None:
     """The slot that `boot_slot` (bootname, slot name or device, in this order) names.
 
-    None: booted from somewhere else.  `resolve` says which device paths (of slots, and `boot_slot`) are the same device: equal values.
-    Raises DeviceError when no slot, or more than one, is meant.
+    None: booted from somewhere else.  `resolve` maps device paths (of the slots, and `boot_slot`) to values
+    that are equal for the same device.  Raises DeviceError when no slot, or more than one, is meant.
     """
     if not boot_slot:
         raise DeviceError("Could not find any root device or rauc slot information in /proc/cmdline")
