@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from updated.api.client import Client
+from updated.cli.formats import chosen_format
 from updated.cli.parser import Arguments, UsageError
 from updated.cli.render_agent import HISTORY_FORMATS
 from updated.cli.render_agent import history as rendered
-from updated.cli.status import chosen_format
 
 T = TypeVar("T")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Mapping
 from typing import cast
 
 from updated.api.client import Client, SlotInfo
 from updated.api.port import SlotReport, SystemInfo
 from updated.cli import render, render_agent
+from updated.cli.formats import chosen_format, colors_wanted, terminal_has_utf8
 from updated.cli.main import complain
 from updated.cli.parser import Arguments, UsageError
 from updated.cli.render_status import FORMATS, Status, status
@@ -29,12 +28,10 @@ def show(arguments: Arguments) -> int:
         found, update = asyncio.run(_ask(with_update=output_format == "readable"))
     except UpdatedError as error:
         return complain(error, prefix="Error retrieving slot status via D-Bus: ")
-    text = status(
-        found, output_format, detailed=arguments.flag("detailed"), utf8=terminal_has_utf8(os.environ)
-    )
+    text = status(found, output_format, detailed=arguments.flag("detailed"), utf8=terminal_has_utf8())
     if update:
         text += f"\n\n{update}"
-    print(text if output_format != "readable" or colors_wanted(os.environ) else render.plain(text))
+    print(text if output_format != "readable" or colors_wanted() else render.plain(text))
     return 0
 
 
@@ -44,33 +41,6 @@ def mark(arguments: Arguments) -> int:
     if len(arguments.positional) > 1:
         raise UsageError("Too many arguments", command=arguments.command)
     return _mark(_STATES[arguments.command.name], *(arguments.positional or ("booted",)))
-
-
-def chosen_format(arguments: Arguments, known: tuple[str, ...]) -> str:
-    """The output format.  Raises UsageError if it is not one of `known`."""
-    chosen = arguments.text("output-format") or known[0]
-    if chosen not in known:
-        supported = f"Supported formats are: {', '.join(known)}."
-        raise UsageError(f"Unknown output format: '{chosen}'", command=arguments.command, hint=supported)
-    return chosen
-
-
-def colors_wanted(environment: Mapping[str, str]) -> bool:
-    """RAUC colors its output even in a pipe, and scripts know that; who wants none says so (no-color.org)."""
-    return not environment.get("NO_COLOR")
-
-
-def terminal_has_utf8(environment: Mapping[str, str]) -> bool:
-    """Whether RAUC would find a UTF-8 locale.
-
-    Python makes `C.UTF-8` of a missing or `C` locale (PEP 538) and says so only in LC_CTYPE.
-    """
-    import locale
-
-    language = environment.get("LC_ALL") or environment.get("LANG") or "C"
-    if environment.get("LC_CTYPE") == "C.UTF-8" and language in ("C", "POSIX"):
-        return False
-    return locale.nl_langinfo(locale.CODESET) == "UTF-8"
 
 
 def report(info: SlotInfo) -> SlotReport:
