@@ -1,7 +1,7 @@
-"""One install by our engine in a process of its own: open the bundle, stream its image into a device, prove it.
+"""One install by our engine in a process of its own: open a bundle, stream its image into a device, prove it.
 
-`python -m tests.benchmarks.drive BUNDLE DEVICE CERTIFICATE` prints its figures as JSON.  What the service adds
-(D-Bus, bootloader, slot status) is not in it.
+`python -m tests.benchmarks.drive BUNDLE DEVICE CERTIFICATE` prints its figures as JSON.  What the service
+adds (D-Bus, bootloader, slot status) is not in it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from updated.readers.file import open_file
 from updated.slots.raw import open_slot
 
 
-async def install(bundle: str, device: str, certificate: str) -> None:
+async def install(bundle: str, device: str, keyring: Keyring) -> None:
     """Everything between an offer and the commit."""
-    keyring = Keyring.load([Path(certificate).read_bytes()], KeyringPolicy())
     reader = await open_file(bundle)
     try:
         opened = await open_bundle(
@@ -42,7 +41,9 @@ async def install(bundle: str, device: str, certificate: str) -> None:
 
 def main() -> None:
     start = time.monotonic()
-    asyncio.run(install(*sys.argv[1:]))
+    bundle, device, certificate = sys.argv[1:]
+    keyring = Keyring.load([Path(certificate).read_bytes()], KeyringPolicy())
+    asyncio.run(install(bundle, device, keyring))
     sample = measure.Sample(time.monotonic() - start, time.process_time(), measure.resident("self"))
     print(json.dumps(dataclasses.asdict(sample)))
 

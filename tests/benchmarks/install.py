@@ -1,8 +1,8 @@
 """Our install beside RAUC's of the same bundle, into the same loop device, one after the other.
 
-`python -m tests.benchmarks.install [--folder F] [--rounds N] [--compressors gzip,zstd,xz]`; needs root for loop
-devices and for RAUC's mount.  Ours is timed with the proof (sync, read back, compare), RAUC's with its service
-running already.  RAUC cannot install verity bundles without dm-verity in the kernel, so these are ours alone.
+`python -m tests.benchmarks.install [--folder F] [--rounds N] [--compressors gzip,zstd,xz]`; needs root for
+loop devices and for RAUC's mount.  Ours is timed with the proof (sync, read back, compare), RAUC's with its
+service running already.  RAUC needs dm-verity in the kernel for verity bundles, so these are ours alone.
 """
 
 from __future__ import annotations

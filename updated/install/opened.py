@@ -1,8 +1,8 @@
 """Open a bundle: from bytes that nobody trusts to a verified manifest and a way to read verified files.
 
-Steps 1 and 2 of the trust order.  `verity`: the manifest is inside the signature, the payload is checked block by
-block when it is used.  `plain`: the signature covers the payload, which is read once as a whole first; the
-digests taken on the way check every later read, whoever may change the file meanwhile.
+Steps 1 and 2 of the trust order.  `verity`: the manifest is inside the signature, and each block of
+the payload is checked when it is used.  `plain`: the signature covers the payload, which is read once as a
+whole first; the digests taken on the way check every later read, whoever may change the file meanwhile.
 """
 
 from __future__ import annotations
@@ -64,7 +64,12 @@ class OpenedBundle:
         return await self.payload.layout(inode)
 
     async def write_image(
-        self, image: Image, writer: SlotWriter, *, on_bytes: Callable[[int], None] = lambda _: None
+        self,
+        image: Image,
+        writer: SlotWriter,
+        *,
+        workers: int | None = None,
+        on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Write `image` to a slot, durably, read back, and with the SHA-256 that the manifest promises.
 
@@ -75,7 +80,7 @@ class OpenedBundle:
 
         layout = await self.image_layout(image)
         found = await stream_image(
-            layout, self.payload.verifier, self.payload.reader, writer, on_bytes=on_bytes
+            layout, self.payload.verifier, self.payload.reader, writer, workers=workers, on_bytes=on_bytes
         )
         if found.hex() != image.sha256:
             raise BundleError(
