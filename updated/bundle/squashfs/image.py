@@ -43,9 +43,8 @@ class SquashFS:
         self._inodes = Table("inode table", superblock.inode_table, superblock.directory_table)
         self._directories = Table("directory table", superblock.directory_table, superblock.directory_end)
         self._metadata = Metadata(superblock.inode_table, superblock.bytes_used, unpacker)
-        self._fragment: tuple[tuple[int, int], Buffer] | None = (
-            None  # the last one unpacked: small files share it
-        )
+        # The last fragment block unpacked: small files share it.
+        self._fragment: tuple[tuple[int, int], Buffer] | None = None
 
     def read_root(self) -> Plan[None]:
         """Read the root directory's inode; `open_image` does."""
@@ -78,25 +77,20 @@ class SquashFS:
         """
         self._metadata.begin()
         found: list[tuple[str, Inode]] = []
+        characters = 0
         seen = {self.root.reference}
-        listed = characters = 0
-        todo: list[tuple[str, Entry]] = []  # the next one last
-
-        def list_directory(inode: Inode, prefix: str) -> Plan[None]:
-            nonlocal listed, characters
-            entries = yield from self._entries(inode)
-            listed += len(entries)
-            characters += sum(len(prefix) + len(entry.name) for entry in entries)
-            if listed > MAX_ENTRIES or characters > MAX_PATHS:
-                raise invalid(f"tree: expected at most {MAX_ENTRIES} entries with {MAX_PATHS} bytes of paths")
-            todo.extend((prefix + entry.name, entry) for entry in reversed(entries))
-
-        yield from list_directory(self.root, "")
+        # Names with the directory they are in, the next one last.
+        todo = [("", entry) for entry in reversed((yield from self._entries(self.root)))]
         while todo:
-            path, entry = todo.pop()
+            parent, entry = todo.pop()
+            path = parent + entry.name
             inode = yield from self._entry_inode(entry)
             found.append((path, inode))
-            characters += len(inode.target)
+            characters += len(path) + len(inode.target)
+            if len(found) + len(todo) > MAX_ENTRIES or characters > MAX_PATHS:
+                raise invalid(
+                    f"tree: expected at most {MAX_ENTRIES} entries, {MAX_PATHS} characters of paths"
+                )
             if inode.kind != "directory":
                 continue
             if inode.reference in seen:
@@ -104,7 +98,8 @@ class SquashFS:
             if path.count("/") >= MAX_DEPTH or len(path) > MAX_PATH:
                 raise invalid(f"directory: expected {MAX_DEPTH} levels and {MAX_PATH} characters at most")
             seen.add(inode.reference)
-            yield from list_directory(inode, f"{path}/")
+            parent = f"{path}/"
+            todo += [(parent, entry) for entry in reversed((yield from self._entries(inode)))]
         return found
 
     def file(self, inode: Inode) -> Plan[FileLayout]:
