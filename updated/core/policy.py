@@ -28,6 +28,8 @@ class PolicyFacts:
     automatic: bool = False  # nobody asked for this bundle: the quarantine counts
     quarantine: Mapping[str, str] = field(default_factory=dict)  # manifest hash -> why
     booted_hash: str = ""  # manifest hash of what runs
+    booted_version: str = ""  # its version; "" if nothing is known
+    confirmed: frozenset[str] = frozenset()  # manifest hashes that were confirmed here before
     pending_hash: str = ""  # manifest hash of what is installed and waits for the reboot
 
 
@@ -133,8 +135,9 @@ def choose(
 ) -> tuple[Candidate | None, tuple[tuple[Candidate, str], ...]]:
     """The one to install of several bundles that an automatic source offers, and why not each of the others.
 
-    The highest version that is allowed is the only one that matters: where it runs already, or waits for the
-    reboot, nothing is chosen, so that an older file lying beside it never brings the device back.
+    The highest version that is allowed is the only one that matters: where it runs already, waits for the
+    reboot, was confirmed before or is not above what runs, nothing is chosen, so that an older file lying
+    about never brings the device back.
     A version that cannot be compared is below all that can; of equal versions the first by name counts.
     """
     rejected: list[tuple[Candidate, str]] = []
@@ -150,7 +153,7 @@ def choose(
         return None, tuple(rejected)
     best = max(allowed, key=_rank)  # the first of equals
     rejected += [(other, _why_not(other, best)) for other in allowed if other is not best]
-    installed = _installed(best.manifest.hash, facts)
+    installed = _installed(best.manifest, facts)
     if installed:
         return None, ((best, installed), *rejected)
     return best, tuple(rejected)
@@ -164,18 +167,25 @@ def _rank(candidate: Candidate) -> tuple[bool, Version | None]:
 def _why_not(other: Candidate, best: Candidate) -> str:
     if other.manifest.hash == best.manifest.hash:
         return f"Same bundle as {best.name}"
-    if _rank(other) == _rank(best):
+    comparable, version = _rank(other)
+    if not comparable:
+        return f"Its version cannot be compared with that of {best.name}"
+    if version == _rank(best)[1]:
         return f"Same version as {best.name}, which comes first by name"
-    return (
-        f"Version {_quoted(other.manifest.version)} is below {_quoted(best.manifest.version)} of {best.name}"
-    )
+    return f"Version '{other.manifest.version}' is below '{best.manifest.version}' of {best.name}"
 
 
-def _installed(manifest_hash: str, facts: PolicyFacts) -> str:
-    if manifest_hash == facts.booted_hash:
+def _installed(manifest: Manifest, facts: PolicyFacts) -> str:
+    """Why an automatic source has nothing to do: a person may go back, a file that lies about may not."""
+    if manifest.hash == facts.booted_hash:
         return "Already installed and running"
-    if manifest_hash == facts.pending_hash:
+    if manifest.hash == facts.pending_hash:
         return "Already installed, waiting for the reboot"
+    if manifest.hash in facts.confirmed:
+        return "Was installed and confirmed before"
+    version, running = _version(manifest.version or ""), _version(facts.booted_version)
+    if version is not None and running is not None and version <= running:
+        return f"Version {_quoted(manifest.version)} is not above the running '{facts.booted_version}'"
     return ""
 
 
