@@ -11,6 +11,8 @@ from updated.errors import BundleError, DeviceError
 # RAUC's options (src/bundle.c, mksquashfs).
 OPTIONS = ("-noappend", "-no-progress", "-all-root", "-no-xattrs", "-quiet")
 
+MAX_MESSAGE = 500  # characters of what mksquashfs says
+
 
 def make(folder: Path, image: Path, options: Sequence[str] = ()) -> None:
     """Make a SquashFS `image` of `folder`; mksquashfs itself honours SOURCE_DATE_EPOCH.
@@ -20,7 +22,7 @@ def make(folder: Path, image: Path, options: Sequence[str] = ()) -> None:
     command = ["mksquashfs", str(folder), str(image), *OPTIONS, *options]
     try:
         result = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
         )
     except OSError as error:
         raise DeviceError(
@@ -28,7 +30,6 @@ def make(folder: Path, image: Path, options: Sequence[str] = ()) -> None:
             hint="On Debian it is in the package squashfs-tools.",
         ) from error
     if result.returncode:
-        output = result.stdout.decode(errors="replace").strip().splitlines()[-3:]
-        raise BundleError(
-            f"Failed to run mksquashfs: exit code {result.returncode}: {'; '.join(output) or 'no message'}"
-        )
+        lines = result.stderr.decode(errors="replace").split("\n")
+        message = "; ".join(line.strip() for line in lines if line.strip())[:MAX_MESSAGE]
+        raise BundleError(f"Failed to run mksquashfs: exit code {result.returncode}: {message}")
