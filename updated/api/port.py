@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from updated.bundle.manifest import Manifest
-from updated.core.model import BootStatus, Listener, Offer, Slot, SlotState, SlotStatus, Transfer
+from updated.core.model import Listener, Offer, Transfer
 from updated.core.model import Outcome as Outcome
+from updated.core.model import SlotReport as SlotReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +21,6 @@ class SystemInfo:
     system_version: str  # "" without a system-info handler
     boot_slot: str  # what identifies the booted slot: a bootname, slot name or device; "_external_"
     bootloader: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlotReport:
-    """One slot as `GetSlotStatus` shows it."""
-
-    slot: Slot
-    state: SlotState
-    status: SlotStatus
-    boot_status: BootStatus | None  # None: no bootname
-    mountpoint: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +59,8 @@ class Agent(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def subscribe(self, listener: Listener) -> None: ...
+
+    def unsubscribe(self, listener: Listener) -> None: ...
 
     def submit(self, offer: Offer) -> None:
         """Start an install and return at once; all else is told to the listeners.

@@ -46,6 +46,7 @@ class Update:
     manifest_hash: str
     version: str
     target: str  # name of the root slot of the target group
+    compatible: str = ""
 
 
 # States -----------------------------------------------------------------

@@ -58,6 +58,17 @@ class SlotStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotReport:
+    """One slot as `GetSlotStatus` shows it."""
+
+    slot: Slot
+    state: SlotState
+    status: SlotStatus
+    boot_status: BootStatus | None  # None: no bootname
+    mountpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class InstallArgs:
     """What a caller may ask of one install (RAUC's InstallBundle arguments)."""
 

@@ -1,0 +1,45 @@
+"""The watchdog pings: they say that the event loop runs and that the machine gets on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """Pings every half of systemd's timeout, unless the machine is stuck.
+
+    A ping that comes late (the loop was blocked) or not at all (the machine is stuck) counts as missed.
+    """
+
+    def __init__(self, timeout: float | None, ping: Callable[[], None], stuck: Callable[[], str]) -> None:
+        """`timeout` in seconds, None: no watchdog; `stuck` says why the machine does not get on, or ""."""
+        self.missed = 0
+        self._timeout = timeout
+        self._ping = ping
+        self._stuck = stuck
+
+    async def run(self) -> None:
+        """Ping for ever; returns at once where there is no watchdog, so that nothing wakes the device."""
+        if self._timeout is None:
+            return
+        period = self._timeout / 2
+        while True:
+            self._beat()
+            due = time.monotonic() + period
+            await asyncio.sleep(period)
+            if time.monotonic() - due > period:
+                self.missed += 1
+                log.warning("the event loop was blocked for %.1f s", time.monotonic() - due)
+
+    def _beat(self) -> None:
+        reason = self._stuck()
+        if reason:
+            self.missed += 1
+            log.error("no watchdog ping: %s", reason)
+        else:
+            self._ping()

@@ -1,0 +1,16 @@
+"""The wall clock, as RAUC writes it down."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+FORMAT = "%Y-%m-%dT%H:%M:%SZ"  # RAUC src/include/slot.h
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def timestamp() -> str:
+    """Now, UTC, to the second."""
+    return now().strftime(FORMAT)

@@ -1,0 +1,283 @@
+"""This device: its slots, which of them runs, its bootloader and what is known to be on each slot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from updated.boot.base import make_bootloader
+from updated.config.system_conf import SystemConfig
+from updated.core import machine as m
+from updated.core.model import Bootloader, BootStatus, Slot, SlotReport, SlotState, SlotStatus, slot_groups
+from updated.core.target import find_booted, resolve_identifier, slot_states
+from updated.errors import DeviceError, Refused, UpdatedError
+from updated.host import clock, proc
+from updated.host.devices import find_mountpoint, identities
+from updated.slots import status as slot_status
+from updated.slots.status_store import CentralStore, PerSlotStore, StatusStore
+
+log = logging.getLogger(__name__)
+
+MAX_VARIANT: Final = 1024  # bytes of the variant file that are looked at
+DEVICE_TREE: Final = Path("/sys/firmware/devicetree/base/compatible")
+
+
+class Device:
+    """Made by `open_device`.  The slot status is read once and kept: nobody else writes it."""
+
+    def __init__(
+        self,
+        config: SystemConfig,
+        bootloader: Bootloader,
+        statuses: StatusStore,
+        *,
+        boot_slot: str,
+        booted: Slot | DeviceError | None,
+        boot_id: str,
+        variant: str,
+    ) -> None:
+        """`booted`: the slot that runs, None if the system runs from elsewhere, or why that is not known."""
+        self.config = config
+        self.slots: Sequence[Slot] = config.slots
+        self.bootloader = bootloader
+        self.boot_slot = boot_slot
+        self.boot_id = boot_id
+        self.variant = variant
+        self.status: dict[str, SlotStatus] = {}
+        self._statuses = statuses
+        self._booted = booted
+        self._groups = slot_groups(config.slots)
+
+    @property
+    def booted(self) -> Slot | None:
+        """The slot that runs; None: the system runs from elsewhere.  Raises DeviceError if not known."""
+        if isinstance(self._booted, DeviceError):
+            raise DeviceError(str(self._booted), hint=self._booted.hint)
+        return self._booted
+
+    @property
+    def booted_group(self) -> str:
+        """Root slot name of the group that runs; "" if the system runs from elsewhere or it is not known."""
+        return self._group_of(self._booted) if isinstance(self._booted, Slot) else ""
+
+    def states(self) -> Mapping[str, SlotState]:
+        """Slot name -> state.  Raises DeviceError if the booted slot is not known."""
+        return slot_states(self.slots, self.booted)
+
+    def resolve(self) -> Mapping[str, str]:
+        """Device path -> identity.  Blocks."""
+        return identities([slot.device for slot in self.slots])
+
+    async def load_status(self) -> None:
+        """Read the slot status; what cannot be read is said and counts as unknown."""
+        self.status = await self._statuses.load()
+        for warning in self._statuses.warnings:
+            log.warning("%s", warning)
+
+    async def save_status(self, slot: Slot, status: SlotStatus) -> None:
+        """Raises DeviceError if it cannot be made durable."""
+        self.status[slot.name] = status
+        await self._statuses.save(slot.name, status)
+
+    @property
+    def status_in_slots(self) -> bool:
+        """True: each slot's file system holds its own status, so a new image wipes it."""
+        return isinstance(self._statuses, PerSlotStore)
+
+    def status_of(self, slot: Slot) -> SlotStatus:
+        return self.status.get(slot.name, SlotStatus())
+
+    # Groups, for the machine
+
+    async def facts(self) -> m.Facts:
+        """What the machine must know at start.  Never raises: a sick bootloader has no primary."""
+        installed = {root: self._installed(group) for root, group in self._groups.items()}
+        return m.Facts(self.boot_id, self.booted_group, await self._primary_group(), installed)
+
+    async def mark_group(self, group: str, *, good: bool) -> None:
+        """Tell the bootloader about the root slot `group`; one without a bootname has no state.
+
+        Raises DeviceError.
+        """
+        bootname = self._groups[group][0].bootname if group in self._groups else None
+        if bootname is None:
+            return
+        if await self._boot_status(bootname) == ("good" if good else "bad"):
+            return  # spare the boot environment's medium
+        await self.bootloader.set_state(bootname, good)
+        log.info("marked %s as %s", group, "good" if good else "bad")
+
+    async def other_bootable_group(self, group: str) -> str:
+        """Another group that the bootloader would start; "" if there is none."""
+        for root in self._groups:
+            bootname = self._groups[root][0].bootname
+            if root != group and bootname and await self._boot_status(bootname) == "good":
+                return root
+        return ""
+
+    def booted_bundle(self) -> SlotStatus:
+        """The status of what runs; empty if nothing is known."""
+        return self.status.get(self.booted_group, SlotStatus())
+
+    def _group_of(self, slot: Slot) -> str:
+        return next(root for root, members in self._groups.items() if slot in members)
+
+    async def _primary_group(self) -> str:
+        try:
+            bootname = await self.bootloader.get_primary()
+        except UpdatedError as error:
+            log.warning("Failed getting primary slot: %s", error)
+            return ""
+        return next((root for root, group in self._groups.items() if group[0].bootname == bootname), "")
+
+    def _installed(self, group: tuple[Slot, ...]) -> str | None:
+        """Manifest hash of what was last installed to `group`, if it is completely there."""
+        known = [self.status[slot.name] for slot in group if slot.name in self.status]
+        if not known or any(status.status in ("pending", "failed") for status in known):
+            return None
+        return max(known, key=lambda status: status.installed_timestamp or "").bundle_hash
+
+    # What RAUC's clients ask
+
+    async def mark(self, state: str, identifier: str) -> tuple[str, str]:
+        """RAUC's Mark (src/mark.c): (slot names, message).  Raises UpdatedError with RAUC's texts."""
+        slots = resolve_identifier(self.slots, self.booted, identifier)
+        if state not in ("good", "bad", "active"):
+            raise Refused(f"unknown subcommand {state}", rule="mark")
+        if len(slots) > 1 and state == "good":
+            raise Refused("cannot mark multiple slots as good", rule="mark")
+        if len(slots) > 1 and state == "active":
+            raise Refused("cannot activate multiple slots", rule="mark")
+        for slot in slots:
+            await self._mark_one(slot, state)
+        names = " ".join(slot.name for slot in slots)
+        return names, f"marked slot(s) {names} as {state}"
+
+    async def _mark_one(self, slot: Slot, state: str) -> None:
+        assert slot.bootname is not None  # resolve_identifier sees to it
+        try:
+            if state == "active":
+                await self.activate(slot)
+            else:
+                await self.bootloader.set_state(slot.bootname, state == "good")
+        except UpdatedError as error:
+            what = f"failed to activate slot {slot.name}: "
+            if state != "active":
+                what = f"Failed marking slot {slot.name} as {state}:  "
+            raise DeviceError(f"{what}{error}", hint=error.hint) from error
+
+    async def activate(self, slot: Slot) -> None:
+        """Make a bootable slot primary, and note it.  Raises DeviceError."""
+        assert slot.bootname is not None
+        await self.bootloader.set_primary(slot.bootname)
+        log.info("marked %s as active", slot.name)
+        try:
+            await self.save_status(slot, slot_status.activated(self.status_of(slot), now=clock.now()))
+        except DeviceError as error:
+            log.warning("%s", error)  # the bootloader has it, and only that counts
+
+    async def primary(self) -> str:
+        """Name of the slot the bootloader starts next.  Raises DeviceError."""
+        bootname = await self.bootloader.get_primary()
+        for slot in self.slots:
+            if bootname is not None and slot.bootname == bootname:
+                return slot.name
+        raise DeviceError(
+            "No bootable slot found" if bootname is None else f"Bootname '{bootname}' is no slot's"
+        )
+
+    async def reports(self) -> list[SlotReport]:
+        """All slots.  Raises DeviceError if the booted slot is not known."""
+        states = self.states()
+        mounts = await asyncio.to_thread(
+            lambda: {slot.name: find_mountpoint(slot.device) for slot in self.slots}
+        )
+        return [
+            SlotReport(
+                slot,
+                states[slot.name],
+                self.status_of(slot),
+                await self._boot_status(slot.bootname) if slot.bootname else None,
+                mounts[slot.name],
+            )
+            for slot in self.slots
+        ]
+
+    async def _boot_status(self, bootname: str) -> BootStatus:
+        try:
+            return "good" if await self.bootloader.get_state(bootname) else "bad"
+        except UpdatedError as error:
+            log.warning("Failed to get state of %s: %s", bootname, error)
+            return "unknown"
+
+
+async def open_device(
+    config: SystemConfig,
+    *,
+    cmdline: Path = proc.CMDLINE,
+    override_boot_slot: str | None = None,
+    mount_folder: Path | None = None,
+) -> Device:
+    """Find out what runs.  `mount_folder`: where slots are mounted for a moment.  Raises ConfigError; a booted slot that is not found is told by `Device.booted`."""
+    bootloader = _bootloader(config)
+    boot_slot = override_boot_slot or await _boot_slot(cmdline, bootloader)
+    resolve = await asyncio.to_thread(identities, [boot_slot, *(slot.device for slot in config.slots)])
+    booted: Slot | DeviceError | None
+    try:
+        booted = find_booted(config.slots, boot_slot, resolve)
+    except DeviceError as error:
+        log.warning("%s", error)
+        booted = error
+    device = Device(
+        config,
+        bootloader,
+        _status_store(config, mount_folder),
+        boot_slot=boot_slot,
+        booted=booted,
+        boot_id=await asyncio.to_thread(proc.boot_id),
+        variant=await asyncio.to_thread(_variant, config),
+    )
+    await device.load_status()
+    return device
+
+
+def _bootloader(config: SystemConfig) -> Bootloader:
+    system = config.system
+    backend = config.handlers.bootloader_custom_backend
+    return make_bootloader(
+        system.bootloader,
+        [slot.bootname for slot in config.slots if slot.bootname],
+        grubenv=system.grubenv,
+        attempts=system.boot_attempts,
+        attempts_primary=system.boot_attempts_primary,
+        custom_backend=str(backend) if backend else None,
+    )
+
+
+def _status_store(config: SystemConfig, mount_folder: Path | None) -> StatusStore:
+    statusfile = config.system.statusfile
+    return CentralStore(statusfile) if statusfile else PerSlotStore(config.slots, mount_folder=mount_folder)
+
+
+async def _boot_slot(cmdline: Path, bootloader: Bootloader) -> str:
+    hint = proc.boot_slot_from_cmdline(await asyncio.to_thread(proc.read_cmdline, cmdline))
+    current = None if hint.explicit else await bootloader.get_current()
+    return proc.boot_slot(hint, current)
+
+
+def _variant(config: SystemConfig) -> str:
+    """The variant of this device, "" if it has none (RAUC reference, "Board Variants").  Blocks."""
+    system = config.system
+    path = DEVICE_TREE if system.variant_dtb else system.variant_file
+    if path is None:
+        return system.variant_name or ""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_VARIANT)
+    except OSError as error:
+        log.warning("variant file %s cannot be read: %s", path, error.strerror)
+        return ""
+    return text.partition(b"\0")[0].decode(errors="replace").strip()

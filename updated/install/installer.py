@@ -1,0 +1,242 @@
+"""Steps 3 to 7 of the trust order: which slots, are they fit, mark bad, write, prove, make primary."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from updated.bundle.manifest import Image, Manifest
+from updated.core.model import Slot, SlotStatus
+from updated.core.progress import Progress
+from updated.core.target import (
+    TargetGroup,
+    check_not_running,
+    check_size,
+    choose_target,
+    image_classes,
+    map_images,
+)
+from updated.errors import DeviceError, NotSupportedError, Refused, UpdatedError
+from updated.host import clock
+from updated.install.device import Device
+from updated.install.opened import OpenedBundle
+from updated.slots import status as slot_status
+from updated.slots.filesystem import grow_ext4
+from updated.slots.raw import open_slot
+
+log = logging.getLogger(__name__)
+
+OnBytes = Callable[[int, int], None]
+"""Called with the image bytes that are written, and with how many there will be."""
+
+CHECK_UNITS, COPY_UNITS = 1, 9  # of "Updating slots", for each image (RAUC src/install.c)
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPlan:
+    """Which image goes where."""
+
+    manifest: Manifest
+    target: TargetGroup
+    pairs: tuple[tuple[Image, Slot], ...]
+
+    @property
+    def group(self) -> str:
+        """Name of the slot that stands for the target: the bootable one, else the first."""
+        return (self.target.bootable or self.pairs[0][1]).name
+
+    @property
+    def total(self) -> int:
+        """Bytes of all images."""
+        return sum(image.size for image, _ in self.pairs)
+
+
+def choose_group(device: Device, manifest: Manifest, *, primary: str | None) -> TargetGroup:
+    """The target group for what the manifest holds.  Raises DeviceError, NotSupportedError."""
+    classes = image_classes(manifest.images)
+    return choose_target(device.slots, device.states(), classes, device.status, primary=primary)
+
+
+def refuse_what_only_rauc_can(device: Device, manifest: Manifest) -> None:
+    """Raises NotSupportedError for handlers and hooks: better no install than half of one."""
+    handlers = device.config.handlers
+    for name, path in (
+        ("system-info", handlers.system_info),
+        ("pre-install", handlers.pre_install),
+        ("post-install", handlers.post_install),
+    ):
+        if path is not None:
+            raise NotSupportedError(f"The {name} handler of system.conf is not supported yet")
+    if manifest.handler_filename is not None:
+        raise NotSupportedError("The bundle has a full custom handler, which is not supported yet")
+    if manifest.hooks:
+        raise NotSupportedError("The bundle has an install-check hook, which is not supported yet")
+
+
+async def plan_install(device: Device, opened: OpenedBundle, target: TargetGroup) -> InstallPlan:
+    """Map images to slots and look at everything that can be wrong before anything is marked.
+
+    Raises BundleError, DeviceError, NotSupportedError.
+    """
+    try:
+        return await _plan_install(device, opened, target)
+    except UpdatedError as error:
+        raise _renamed(error, "Installation error: ") from error
+
+
+async def _plan_install(device: Device, opened: OpenedBundle, target: TargetGroup) -> InstallPlan:
+    pairs = map_images(opened.manifest.images, device.variant or None, target)
+    plan = InstallPlan(opened.manifest, target, pairs)
+    resolve = await asyncio.to_thread(device.resolve)
+    check_not_running([slot for _, slot in plan.pairs], device.slots, device.states(), resolve)
+    for image, slot in plan.pairs:
+        await opened.image_layout(image)
+        await asyncio.to_thread(_try_slot, image, slot)
+    return plan
+
+
+def _try_slot(image: Image, slot: Slot) -> None:
+    """Is the slot there, free, writable and large enough?  Blocks."""
+    writer = open_slot(slot, image_size=0)
+    try:
+        check_size(image, slot, writer.capacity)
+    finally:
+        writer.close()
+
+
+async def install(
+    device: Device,
+    opened: OpenedBundle,
+    plan: InstallPlan,
+    progress: Progress,
+    *,
+    transaction: str,
+    workers: int,
+    on_bytes: OnBytes,
+) -> None:
+    """Write every image of `plan`, then make the target primary.
+
+    On any error, and when cancelled, the target stays bad.  Raises UpdatedError with RAUC's texts.
+    """
+    units = (CHECK_UNITS + COPY_UNITS) * len(plan.pairs)
+    writing = _Writing(device, opened, progress, plan, transaction, workers, on_bytes)
+    with progress.step("Updating slots", weight=6, units=units):
+        bootable = plan.target.bootable
+        if bootable is not None and bootable.bootname is not None:
+            await _named(
+                f"Failed marking slot {bootable.name} non-bootable: ",
+                device.bootloader.set_state(bootable.bootname, False),
+            )
+        for image, slot in plan.pairs:
+            await writing.update_slot(image, slot)
+        if bootable is not None and device.config.system.activate_installed:
+            await _named(
+                f"Failed marking slot {bootable.name} bootable (active/primary): ", device.activate(bootable)
+            )
+        elif bootable is not None:
+            log.info("Leaving target slot non-bootable as requested by activate_installed == false.")
+
+
+@dataclass(slots=True)
+class _Writing:
+    """The slots of one install, one after the other."""
+
+    device: Device
+    opened: OpenedBundle
+    progress: Progress
+    plan: InstallPlan
+    transaction: str
+    workers: int
+    on_bytes: OnBytes
+    done: int = 0  # bytes of the images before this one
+    size: int = 0  # bytes of this one
+
+    async def update_slot(self, image: Image, slot: Slot) -> None:
+        self.size = image.size
+        before = self.device.status_of(slot)
+        label = f"{slot.name} ({slot.bootname})" if slot.bootname else slot.name
+        with self.progress.step(f"Checking slot {label}", weight=CHECK_UNITS):
+            same = not slot.install_same and _holds(before, image)
+            if not same:
+                await self._save_pending(slot, before)
+        if same:
+            with self.progress.step("Copying image skipped", weight=COPY_UNITS):
+                await self._save_end(slot, before, image, "ok")
+        else:
+            with self.progress.step(f"Copying image to {slot.name}", weight=COPY_UNITS):
+                await self._copy(image, slot, before)
+        self.done += image.size
+
+    async def _copy(self, image: Image, slot: Slot, before: SlotStatus) -> None:
+        try:
+            await self._write(image, slot)
+        except UpdatedError as error:
+            await self._save_failed(slot, before, image)
+            raise _renamed(error, f"Installation error: Failed updating slot {slot.name}: ") from error
+        except BaseException:
+            await self._save_failed(slot, before, image)
+            raise
+        await self._save_end(slot, before, image, "ok")
+
+    async def _write(self, image: Image, slot: Slot) -> None:
+        writer = await asyncio.to_thread(open_slot, slot, image_size=image.size)
+        try:
+            await self.opened.write_image(image, writer, workers=self.workers or None, on_bytes=self._moved)
+        finally:
+            await asyncio.to_thread(writer.close)
+        if slot.resize and slot.type == "ext4" and image.type == "ext4":
+            await grow_ext4(slot.device)
+
+    def _moved(self, written: int) -> None:
+        self.progress.percent(written / max(self.size, 1))
+        self.on_bytes(self.done + written, self.plan.total)
+
+    async def _save_pending(self, slot: Slot, before: SlotStatus) -> None:
+        # A status inside the slot is about to be overwritten, and the slot may hold no file system yet.
+        if not self.device.status_in_slots:
+            await self.device.save_status(slot, slot_status.begun(before))
+
+    async def _save_failed(self, slot: Slot, before: SlotStatus, image: Image) -> None:
+        try:
+            await self._save_end(slot, before, image, "failed")
+        except DeviceError as error:
+            log.warning("%s", error)  # the first error is the one to tell
+
+    async def _save_end(
+        self, slot: Slot, before: SlotStatus, image: Image, result: Literal["ok", "failed"]
+    ) -> None:
+        status = slot_status.finished(
+            before,
+            result,
+            manifest=self.plan.manifest,
+            image=image,
+            transaction=self.transaction,
+            now=clock.now(),
+        )
+        try:
+            await self.device.save_status(slot, status)
+        except DeviceError as error:
+            if not self.device.status_in_slots:
+                raise
+            log.warning("%s", error)  # not every file system can be mounted here; the image itself is good
+
+
+def _holds(status: SlotStatus, image: Image) -> bool:
+    return status.status == "ok" and status.sha256 is not None and status.sha256 == image.sha256
+
+
+async def _named(prefix: str, work: Awaitable[None]) -> None:
+    try:
+        await work
+    except UpdatedError as error:
+        raise _renamed(error, f"Installation error: {prefix}") from error
+
+
+def _renamed(error: UpdatedError, prefix: str) -> UpdatedError:
+    """The same kind of error, told as RAUC tells where it happened."""
+    if isinstance(error, Refused):
+        return Refused(f"{prefix}{error}", rule=error.rule, hint=error.hint)
+    return type(error)(f"{prefix}{error}", hint=error.hint)

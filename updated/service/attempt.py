@@ -1,0 +1,175 @@
+"""One attempt to install one bundle, in the phases that the machine allows one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import ExitStack
+
+from updated.api.port import Transaction
+from updated.config.agent_toml import AgentConfig
+from updated.core import machine as m
+from updated.core.model import Offer, Outcome
+from updated.core.policy import check
+from updated.core.progress import ROOT_WEIGHT, Progress
+from updated.errors import Cancelled, Refused
+from updated.host import clock
+from updated.install.device import Device
+from updated.install.installer import (
+    InstallPlan,
+    choose_group,
+    install,
+    plan_install,
+    refuse_what_only_rauc_can,
+)
+from updated.install.keyring import load_keyring
+from updated.install.opened import OpenedBundle, open_bundle
+from updated.readers.file import FileReader, open_file
+from updated.service.announce import Announcer
+from updated.service.facts import policy_facts
+from updated.store import Store
+
+
+class Attempt:
+    """What is told to listeners is in RAUC's order (`operation`, `last_error`, steps, `completed`)."""
+
+    def __init__(
+        self, offer: Offer, device: Device, config: AgentConfig, store: Store, announcer: Announcer
+    ) -> None:
+        self.offer = offer
+        self.transaction = offer.args.transaction_id or str(uuid.uuid4())
+        self.update: m.Update | None = None  # known once the bundle is verified
+        self.error: BaseException | None = None  # why it ended, if it did not end well
+        self._device = device
+        self._config = config
+        self._store = store
+        self._announce = announcer
+        self._progress = Progress(announcer.step)
+        self._installing = ExitStack()
+        self._checking = ExitStack()
+        self._reader: FileReader | None = None
+        self._opened: OpenedBundle | None = None
+        self._plan: InstallPlan | None = None
+
+    def begin(self) -> None:
+        """The offer is accepted; a D-Bus call is answered after this."""
+        self._announce.transaction(self._shown())
+        self._announce.operation("installing")
+
+    async def start(self) -> m.Event:
+        self._announce.last_error("")
+        self._installing.enter_context(self._progress.step("Installing", units=ROOT_WEIGHT))
+        with self._progress.step("Determining slot states"):
+            self._device.states()
+        return m.CandidateChosen()
+
+    async def read_tail(self) -> m.Event:
+        self._checking.enter_context(self._progress.step("Checking bundle"))
+        by_person = self.offer.source == "request"
+        self._reader = await open_file(self.offer.location, follow_symlinks=by_person)
+        return m.TailRead()
+
+    async def verify(self) -> m.Event:
+        opened = await self._open()
+        self._checking.close()
+        manifest = opened.manifest
+        with self._progress.step("Checking manifest contents"):
+            refuse_what_only_rauc_can(self._device, manifest)
+        with self._progress.step("Determining target install group"):
+            target = choose_group(self._device, manifest, primary=await self._primary())
+        automatic = self.offer.source != "request"
+        check(manifest, policy_facts(self._device, self._store, automatic=automatic), self.offer.args)
+        self._opened, self._plan = opened, await plan_install(self._device, opened, target)
+        self.update = m.Update(
+            transaction=self.transaction,
+            source=self.offer.source,
+            location=self.offer.location,
+            manifest_hash=manifest.hash,
+            version=manifest.version or "",
+            target=self._plan.group,
+            compatible=manifest.compatible,
+        )
+        count = await asyncio.to_thread(self._store.count_attempt, manifest.hash)
+        return m.Verified(self.update, count)
+
+    async def install(self) -> m.Event:
+        assert self._opened is not None
+        assert self._plan is not None
+        await install(
+            self._device,
+            self._opened,
+            self._plan,
+            self._progress,
+            transaction=self.transaction,
+            workers=self._config.install.workers,
+            on_bytes=self._announce.bytes_moved,
+        )
+        return m.Activated(self._device.boot_id)
+
+    async def end(self, event: m.Event) -> Outcome:
+        """Tell everybody how it ended."""
+        if self._reader is not None:
+            await self._reader.close()
+        if isinstance(event, m.Cancelled):
+            self.error = Cancelled("Installation cancelled")
+            if self.update is not None:
+                self._store.forget_attempts(self.update.manifest_hash)
+        self._announce.bytes_over()
+        outcome = self._outcome()
+        self._close_steps()
+        if self.error is not None:
+            self._announce.last_error(outcome.text)
+        self._announce.completed(0 if self.error is None else 1)
+        self._announce.operation("idle")
+        return outcome
+
+    def _close_steps(self) -> None:
+        kind = type(self.error) if self.error else None
+        trace = self.error.__traceback__ if self.error else None
+        self._checking.__exit__(kind, self.error, trace)
+        self._installing.__exit__(kind, self.error, trace)
+
+    def _outcome(self) -> Outcome:
+        update = self.update
+        return Outcome(
+            transaction=self.transaction,
+            source=self.offer.source,
+            location=self.offer.location,
+            version=update.version if update else "",
+            manifest_hash=update.manifest_hash if update else "",
+            target=update.target if update else "",
+            code=self._code(),
+            text=str(self.error) if self.error else f"Installed to {update.target if update else '?'}.",
+            time=clock.timestamp(),
+        )
+
+    def _code(self) -> str:
+        match self.error:
+            case None:
+                return "installed"
+            case Cancelled():
+                return "cancelled"
+            case Refused():
+                return "refused"
+            case _:
+                return "failed"
+
+    async def _open(self) -> OpenedBundle:
+        assert self._reader is not None
+        system = self._device.config.system
+        return await open_bundle(
+            self._reader,
+            keyring=await asyncio.to_thread(load_keyring, self._device.config.keyring),
+            formats=system.bundle_formats,
+            max_signature_size=system.max_bundle_signature_size,
+            now=clock.now(),
+            on_step=self._progress.step,
+        )
+
+    async def _primary(self) -> str | None:
+        facts = await self._device.facts()
+        return facts.primary or None
+
+    def _shown(self) -> Transaction:
+        """What is known before the bundle is verified."""
+        return Transaction(self.transaction, self.offer.source, self.offer.location, "", "", "", "")

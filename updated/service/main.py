@@ -1,0 +1,228 @@
+"""The process: configuration, signals, systemd, the bus, and the runner in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from updated.config.agent_toml import AgentConfig, data_directory, load_agent_config
+from updated.config.system_conf import SystemConfig, load_system_config
+from updated.core.model import Transfer
+from updated.errors import DeviceError, UpdatedError
+from updated.health.watchdog import Watchdog
+from updated.host.systemd import Notifier, watchdog_timeout
+from updated.install.device import Device, open_device
+from updated.service.agent import ServiceAgent
+from updated.service.announce import Announcer
+from updated.service.offers import Offers
+from updated.service.options import ServiceOptions
+from updated.service.runner import Runner
+from updated.store import Store
+
+log = logging.getLogger(__name__)
+
+BUS_RETRY: Final = 30.0  # seconds until a bus that went away is looked for again
+
+
+def run(options: ServiceOptions) -> int:
+    """`updated service`; returns the exit code.  Raises UpdatedError if it cannot start at all."""
+    _log_to_stderr(debug=options.debug)
+    return asyncio.run(_main(options))
+
+
+async def _main(options: ServiceOptions) -> int:
+    system, config = _load(options)
+    announcer = Announcer()
+    notifier = Notifier()
+    announcer.subscribe(_Status(notifier))
+    device = await _open_device(options, system)
+    store = Store(data_directory(config, system), log.warning)
+    watchdog = Watchdog(watchdog_timeout(), notifier.watchdog, lambda: runner.stuck())
+    runner = Runner(
+        device=device,
+        config=config,
+        store=store,
+        offers=Offers(config.folder, system.autoinstall.path),
+        announcer=announcer,
+        watchdog=watchdog,
+    )
+    service = Service(options, runner, ServiceAgent(runner, announcer, store), watchdog, notifier)
+    return await service.run()
+
+
+def _load(options: ServiceOptions) -> tuple[SystemConfig, AgentConfig]:
+    overrides = list(options.overrides)
+    if options.keyring is not None:
+        overrides.append(f"keyring:path={options.keyring.absolute()}")
+    if options.mount is not None:
+        overrides.append(f"system:mountprefix={options.mount.absolute()}")
+    return load_system_config(options.conf, overrides), load_agent_config(options.agent_conf)
+
+
+async def _open_device(options: ServiceOptions, system: SystemConfig) -> Device:
+    folder = options.runtime_directory
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeviceError(f"Cannot make the runtime directory {folder}: {error.strerror}") from error
+    return await open_device(
+        system, cmdline=options.cmdline, override_boot_slot=options.override_boot_slot, mount_folder=folder
+    )
+
+
+class Service:
+    """Everything that runs as long as the service does."""
+
+    def __init__(
+        self,
+        options: ServiceOptions,
+        runner: Runner,
+        agent: ServiceAgent,
+        watchdog: Watchdog,
+        notifier: Notifier,
+    ) -> None:
+        self._options = options
+        self._runner = runner
+        self._agent = agent
+        self._watchdog = watchdog
+        self._notifier = notifier
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._on_bus = asyncio.Event()  # or known to be without one
+        self._failure: UpdatedError | None = None
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT.  Raises UpdatedError if another service owns our name on the bus."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        tasks = [
+            asyncio.create_task(self._guarded(work))
+            for work in (
+                self._serve_bus(),
+                self._runner.run(),
+                self._watchdog.run(),
+                self._watch_folder(),
+                self._reloads(),
+            )
+        ]
+        await self._on_bus.wait()
+        if self._failure is None:
+            self._notifier.ready()
+        await self._stop.wait()
+        self._notifier.stopping()
+        if self._failure is None:
+            await self._runner.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+        return 0
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """No part of the service ends on its own: a bug ends all of it, and systemd starts it anew."""
+        try:
+            await work
+        except UpdatedError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("a bug in `updated`")
+            self._fail(UpdatedError(f"internal error: {error!r}"))
+
+    def _fail(self, error: UpdatedError) -> None:
+        self._failure = error
+        self._on_bus.set()
+        self._stop.set()
+
+    async def _serve_bus(self) -> None:
+        from updated.api.server import NameTakenError, serve
+
+        first = True
+        while True:
+            lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            try:
+                server = await serve(self._agent, on_lost=lost.set_result)
+            except NameTakenError:
+                raise
+            except DeviceError as error:
+                if first:
+                    log.warning("going on without D-Bus: %s", error)
+            else:
+                self._on_bus.set()
+                try:
+                    log.warning("%s", await lost)
+                finally:
+                    await server.close()
+            first = False
+            self._on_bus.set()
+            await asyncio.sleep(BUS_RETRY)
+
+    async def _watch_folder(self) -> None:
+        if self._runner.offers.folder is not None:
+            await self._runner.offers.folder.watch(self._runner.look)
+
+    async def _reloads(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            self._notifier.reloading()
+            await self._reload_now()
+            self._notifier.ready()
+
+    async def _reload_now(self) -> None:
+        """Read the configuration again once nothing is being installed; a bad one changes nothing."""
+        await self._runner.rest()
+        try:
+            system, config = _load(self._options)
+            device = await _open_device(self._options, system)
+        except UpdatedError as error:
+            log.error("not reloaded: %s", error)
+            return
+        self._runner.reconfigure(device, config)
+        log.info("configuration reloaded")
+
+
+class _Status:
+    """A Listener that keeps `systemctl status` true."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+
+    def operation(self, operation: str) -> None:
+        pass
+
+    def step(self, percentage: int, message: str, depth: int) -> None:
+        self._notifier.status(f"{percentage}% {message}")
+
+    def last_error(self, text: str) -> None:
+        pass
+
+    def completed(self, result: int) -> None:
+        pass
+
+    def state(self, state: str, detail: str) -> None:
+        self._notifier.status(detail)
+
+    def transfer(self, transfer: Transfer) -> None:
+        pass
+
+
+def _log_to_stderr(*, debug: bool) -> None:
+    """The journal adds time and name; `<n>` is the priority (sd-daemon(3))."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JournalFormatter() if not sys.stderr.isatty() else logging.Formatter())
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)
+
+
+class _JournalFormatter(logging.Formatter):
+    _PRIORITY: Final = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = self._PRIORITY.get(record.levelno, 6)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())

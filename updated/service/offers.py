@@ -1,0 +1,103 @@
+"""What the automatic sources have to offer: a level, looked at again whenever the machine comes to rest.
+
+A file that was tried is not tried again until it changes or the service starts anew, except after a fault
+that may pass.  What the bundle's manifest hash decides (quarantine, already installed) is kept on disk instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from updated.config.agent_toml import Folder as FolderSettings
+from updated.core.model import Offer, Outcome
+from updated.install.device import Device
+from updated.service.choice import choose
+from updated.sources.folder import Folder, Found, look, move, remove
+from updated.store import Store
+
+log = logging.getLogger(__name__)
+
+AUTOINSTALL: Final = "autoinstall"
+FOLDER: Final = "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class _PutOff:
+    identity: tuple[int, int, int, int]
+    until: float  # monotonic seconds; infinity: until the file changes
+
+
+class Offers:
+    """The drop folder and `[autoinstall]`."""
+
+    def __init__(self, settings: FolderSettings, autoinstall: Path | None) -> None:
+        self.judged = False  # automatic sources wait until the running system is known to be healthy
+        self.folder = Folder(Path(settings.path)) if settings.path else None
+        self._settings = settings
+        self._autoinstall = autoinstall
+        self._put_off: dict[Path, _PutOff] = {}
+
+    async def waiting(self) -> str:
+        """The first source that has something to look at; "" for none."""
+        if not self.judged:
+            return ""
+        for source in (FOLDER, AUTOINSTALL):
+            if await self._found(source):
+                return source
+        return ""
+
+    def forget(self) -> None:
+        """Look at everything again: the rules may have changed."""
+        self._put_off.clear()
+
+    async def choose(self, source: str, device: Device, store: Store) -> Offer | None:
+        """The best bundle of `source`; what is not worth another look is put off, with the reason said."""
+        found = await self._found(source)
+        chosen, refused = await choose(found, device, store)
+        for item, reason in refused:
+            log.info("%s is not installed: %s", item.path, reason)
+            self._put_off[item.path] = _PutOff(item.identity, float("inf"))
+        return Offer(source, str(chosen.path)) if chosen else None
+
+    def ended(self, offer: Offer, outcome: Outcome, *, retry_after: float | None) -> None:
+        """An attempt is over: remember it, and do with the file what the configuration says."""
+        if offer.source not in (FOLDER, AUTOINSTALL):
+            return
+        path = Path(offer.location)
+        found = look(path)
+        if found is None:
+            return
+        until = float("inf") if retry_after is None else time.monotonic() + retry_after
+        self._put_off[path] = _PutOff(found.identity, until)
+        if offer.source == FOLDER and outcome.code in ("installed", "failed", "refused") and not retry_after:
+            self._tidy(path)
+
+    def _tidy(self, path: Path) -> None:
+        try:
+            if self._settings.after == "delete":
+                remove(path)
+            elif self._settings.after == "move" and self._settings.move_to:
+                move(path, Path(self._settings.move_to))
+        except OSError as error:
+            log.warning("cannot %s %s: %s", self._settings.after, path, error.strerror)
+
+    async def _found(self, source: str) -> Sequence[Found]:
+        found = await asyncio.to_thread(self._scan, source)
+        return [item for item in found if not self._is_put_off(item)]
+
+    def _scan(self, source: str) -> Sequence[Found]:
+        """Blocks."""
+        if source == FOLDER:
+            return self.folder.scan() if self.folder else []
+        item = look(self._autoinstall) if self._autoinstall else None
+        return [item] if item else []
+
+    def _is_put_off(self, item: Found) -> bool:
+        put_off = self._put_off.get(item.path)
+        return bool(put_off and put_off.identity == item.identity and time.monotonic() < put_off.until)
