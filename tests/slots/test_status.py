@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from updated.bundle import keyfile
 from updated.bundle.manifest import Image, Manifest
@@ -252,3 +253,21 @@ def test_a_mounted_slot_is_used_where_it_is(
     asyncio.run(store.save("rootfs.0", OLD))
     assert (point / "slot.raucs").read_text().startswith("[slot]\nbundle.compatible=Test Dev\n")
     assert asyncio.run(store.load()) == {"rootfs.0": OLD}
+
+
+@pytest.mark.root
+def test_the_loop_never_blocks(tmp_path: Path, image: Callable[[int], Path]) -> None:
+    path = image(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    slot = Slot(name="rootfs.0", slot_class="rootfs", index=0, device=str(path), type="ext4")
+    stores = (CentralStore(tmp_path / "status"), PerSlotStore([slot], mount_folder=tmp_path))
+
+    async def scenario() -> None:
+        for store in stores:
+            await store.save("rootfs.0", OLD)
+            assert await store.load() == {"rootfs.0": OLD}
+            await store.save_boot_id("x")
+            await store.load_boot_id()
+
+    with blockbuster_ctx():
+        asyncio.run(scenario())
