@@ -56,6 +56,18 @@ def sparse_image(folder: Path, size: int) -> Path:
     return made
 
 
+def random_image(folder: Path, size: int) -> Path:
+    """An image of `size` bytes that does not compress."""
+    made = folder / f"random-{size >> 20}.img"
+    if not made.exists():
+        part = made.with_suffix(".part")
+        with part.open("wb") as file:
+            for start in range(0, size, 1 << 20):
+                file.write(os.urandom(min(1 << 20, size - start)))
+        part.rename(made)
+    return made
+
+
 def keys(folder: Path) -> tuple[Path, Path]:
     """(certificate, key): self-signed, so the certificate is the keyring as well."""
     cert, key = folder / "cert.pem", folder / "key.pem"
