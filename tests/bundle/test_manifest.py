@@ -289,6 +289,12 @@ def test_types_by_file_name(filename: str, type_: str | None) -> None:
     assert type_of(filename) == type_
 
 
+def test_many_keys_do_not_take_long() -> None:
+    keys = "".join(f"k{number}=v\n" for number in range(100_000))
+    manifest = parse((UPDATE + "[meta.a]\n" + keys).encode(), inline=False)
+    assert len(manifest.meta["a"]) == 100_000
+
+
 @pytest.mark.parametrize("length", range(0, len(WHOLE), 3))
 def test_cut_short_it_is_refused_or_read(length: int) -> None:
     with contextlib.suppress(BundleError):

@@ -97,7 +97,7 @@ class Group:
 
         Raises KeyNotFoundError, or KeyFileError for anything else.
         """
-        entry = self._entry(key)
+        entry = self.entry(key)
         found = _NUMBER.fullmatch(entry.raw)
         if found is None:
             text = entry.raw.decode(errors="replace")
@@ -112,7 +112,7 @@ class Group:
 
     def get_integer(self, key: str) -> int:
         """A signed 32-bit decimal.  Raises KeyNotFoundError, or KeyFileError for anything else."""
-        entry = self._entry(key)
+        entry = self.entry(key)
         found = _NUMBER.fullmatch(entry.raw.rstrip(BLANKS))
         if found is None or len(found[2].lstrip(b"0")) > 10:
             raise self._uninterpretable(key, f" in group “{self.name}”")
@@ -123,19 +123,20 @@ class Group:
 
     def get_boolean(self, key: str) -> bool:
         """`true`, `1`, `false` or `0`.  Raises KeyNotFoundError, or KeyFileError for anything else."""
-        value = self._entry(key).raw.rstrip(BLANKS)
+        value = self.entry(key).raw.rstrip(BLANKS)
         if value not in (b"true", b"1", b"false", b"0"):
             raise self._uninterpretable(key)
         return value in (b"true", b"1")
 
-    def _entry(self, key: str) -> Entry:
+    def entry(self, key: str) -> Entry:
+        """Like `find`, but raises KeyNotFoundError."""
         entry = self.find(key)
         if entry is None:
             raise KeyNotFoundError(f"Key file does not have key “{key}” in group “{self.name}”")
         return entry
 
     def _text(self, key: str) -> str:
-        raw = self._entry(key).raw
+        raw = self.entry(key).raw
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
@@ -145,7 +146,7 @@ class Group:
             ) from error
 
     def _error(self, key: str, message: str) -> KeyFileError:
-        return KeyFileError(message, line=self._entry(key).line)
+        return KeyFileError(message, line=self.entry(key).line)
 
     def _uninterpretable(self, key: str, where: str = "") -> KeyFileError:
         return self._error(
@@ -175,7 +176,7 @@ class Consumer:
         """A value that must be there and not be empty.  Raises KeyFileError."""
         value = self._take(key, self.group.get_string)
         if not value:
-            raise KeyFileError(f"Missing value for key '{key}'", line=self.group._entry(key).line)
+            raise KeyFileError(f"Missing value for key '{key}'", line=self.group.entry(key).line)
         return value
 
     def optional_string(self, key: str) -> str | None:
@@ -200,7 +201,7 @@ class Consumer:
 
     def ignore(self, key: str) -> None:
         """Accept `key` without looking at its value."""
-        self._optional(key, self.group._entry)
+        self._optional(key, self.group.entry)
 
     @property
     def left(self) -> tuple[Entry, ...]:
@@ -230,7 +231,7 @@ class Consumer:
     def _take(self, key: str, get: Callable[[str], T]) -> T:
         self._known.append(key)
         value = get(key)
-        entry = self.group._entry(key)
+        entry = self.group.entry(key)
         self._left = [left for left in self._left if left is not entry]
         return value
 

@@ -245,7 +245,6 @@ def _meta_label(group: Group) -> str:
 
 def _meta_values(group: Group) -> Mapping[str, str]:
     values: dict[str, str] = {}
-    keys = Consumer(group)
     for entry in group.entries:
         if entry.key in values:
             raise KeyFileError(
@@ -253,7 +252,7 @@ def _meta_values(group: Group) -> Mapping[str, str]:
                 line=entry.line,
                 hint="The key is there more than once.",
             )
-        values[entry.key] = keys.string(entry.key)
+        values[entry.key] = Consumer(replace(group, entries=(entry,))).string(entry.key)
         _check_environment_name(entry.key, f"Invalid metadata key name '{entry.key}': ", entry.line)
     return values
 
