@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.peer import RealRauc
+
 CONFIG = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -25,7 +27,7 @@ CONFIG = """\
 
 
 class Daemon:
-    """A running dbus-daemon; `stop()` it to see what clients and services make of it."""
+    """A running dbus-daemon; `kill()` it to see what clients and services make of it."""
 
     def __init__(self, config: Path, socket: Path) -> None:
         self.address = f"unix:path={socket}"
@@ -39,8 +41,9 @@ class Daemon:
         if not self._process.stdout.readline():  # printed once it listens
             raise RuntimeError(f"dbus-daemon: {self._process.communicate()[1]}")
 
-    def stop(self) -> None:
-        self._process.terminate()
+    def kill(self) -> None:
+        """The bus is gone at once, without a word to anybody."""
+        self._process.kill()
         self._process.communicate(timeout=10)
 
 
@@ -51,7 +54,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     config.write_text(CONFIG.format(socket=socket))
     running = Daemon(config, socket)
     yield running
-    running.stop()
+    running.kill()
 
 
 @pytest.fixture
@@ -66,3 +69,9 @@ def session(bus: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("DBUS_STARTER_BUS_TYPE", "session")
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", bus)
     return bus
+
+
+@pytest.fixture(scope="session")
+def real_rauc(tmp_path_factory: pytest.TempPathFactory) -> RealRauc:
+    """What the real `rauc` needs, made once."""
+    return RealRauc(tmp_path_factory.mktemp("real"))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import socket
+from typing import TYPE_CHECKING
 
 from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
 from dbus_fast.errors import DBusFastError
 
 from updated.errors import DeviceError, UpdatedError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 DAEMON = "org.freedesktop.DBus"
 DAEMON_PATH = "/org/freedesktop/DBus"
@@ -28,6 +34,29 @@ HINTS = {
 }
 
 
+class _PatientSocket(socket.socket):
+    """dbus-fast 5.2 takes a full socket buffer for the end of the connection: a burst of signals, or a client
+    that floods, would cost us the bus.  To have sent nothing makes it wait for room, as it should.  And the
+    end of the connection is noticed where it is read, in order, once."""
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except (BlockingIOError, ConnectionError):
+            return 0
+
+
+class _Bus(MessageBus):
+    @staticmethod
+    def _create_socket_for_transport(
+        transport: str, options: dict[str, str]
+    ) -> tuple[socket.socket, io.BufferedRWPair, bytes | str | tuple[str, int]]:
+        plain, stream, address = MessageBus._create_socket_for_transport(transport, options)
+        stream.close()
+        patient = _PatientSocket(plain.family, plain.type, plain.proto, plain.detach())
+        return patient, patient.makefile("rwb"), address
+
+
 async def connect(address: str | None = None) -> MessageBus:
     """The system bus; the session bus if DBUS_STARTER_BUS_TYPE=session (as RAUC does); or `address`.
 
@@ -36,7 +65,7 @@ async def connect(address: str | None = None) -> MessageBus:
     session = os.environ.get("DBUS_STARTER_BUS_TYPE") == "session"
     kind = BusType.SESSION if session else BusType.SYSTEM
     try:
-        bus = MessageBus(bus_address=address, bus_type=kind)
+        bus = _Bus(bus_address=address, bus_type=kind)
         async with asyncio.timeout(CONNECT_TIMEOUT):
             return await bus.connect()
     except BUS_ERRORS as error:
@@ -60,6 +89,23 @@ async def disconnect(bus: MessageBus) -> None:
     if bus.connected:
         bus.disconnect()
     await ended(bus)
+
+
+def post(bus: MessageBus, message: Message) -> asyncio.Future[None] | None:
+    """Send without waiting.  Nothing happens once the bus is gone: who has to know is told by `ended`."""
+    if not bus.connected:
+        return None
+    try:
+        future: asyncio.Future[None] = bus.send(message)
+    except OSError:
+        return None
+    future.add_done_callback(_forget)
+    return future
+
+
+def _forget(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 async def ask(bus: MessageBus, call: Message, timeout: float = CALL_TIMEOUT) -> Message:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from dbus_fast import DBusError, Message, MessageFlag, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
+from updated.api.bus import post
+
 LOG = logging.getLogger(__name__)
 
 MAX_CALLS = 64  # calls being worked on for all clients; a kiosk, a dashboard and a shell need a handful
@@ -132,27 +134,14 @@ class Exported:
 
     def emit(self, signal: str, *body: object) -> None:
         """Send a signal; nothing happens once the bus is gone."""
-        self._send(Message.new_signal(self.interface.path, self.name, signal, self.signals[signal], [*body]))
+        path, name = self.interface.path, self.name
+        post(self.bus, Message.new_signal(path, name, signal, self.signals[signal], [*body]))
 
     def changed(self, *names: str) -> None:
         """Tell the present values of properties.  The invalidated array stays empty: RAUC's clients take
         anything in it for the end of the service."""
-        values = {name: self.get(name) for name in names}
-        self._send(
-            Message.new_signal(
-                self.interface.path, PROPERTIES, "PropertiesChanged", "sa{sv}as", [self.name, values, []]
-            )
-        )
-
-    def _send(self, message: Message) -> None:
-        if self.bus.connected:
-            self.bus.send(message).add_done_callback(_forget)
-
-
-def _forget(future: asyncio.Future[None]) -> None:
-    """The loss of the bus is reported once, by the server; not by every message that was under way."""
-    if not future.cancelled():
-        future.exception()
+        path, body = self.interface.path, [self.name, {name: self.get(name) for name in names}, []]
+        post(self.bus, Message.new_signal(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", body))
 
 
 class Objects:
@@ -290,15 +279,15 @@ class Objects:
         self._answer(call, Message.new_method_return(call, signature, [*body]))
 
     def _answer(self, call: Message, answer: Message) -> None:
-        if call.flags & MessageFlag.NO_REPLY_EXPECTED or not self._bus.connected:
+        if call.flags & MessageFlag.NO_REPLY_EXPECTED:
             return
         if self._unsent >= MAX_UNSENT:
             LOG.warning("the bus does not take answers: dropped one to %s", call.sender)
             return
-        sent = self._bus.send(answer)
-        self._unsent += 1
-        sent.add_done_callback(self._sent)
+        sent = post(self._bus, answer)
+        if sent is not None:
+            self._unsent += 1
+            sent.add_done_callback(self._sent)
 
-    def _sent(self, future: asyncio.Future[None]) -> None:
+    def _sent(self, _future: asyncio.Future[None]) -> None:
         self._unsent -= 1
-        _forget(future)
