@@ -61,7 +61,7 @@ def load_certificate(pem: bytes) -> Certificate:
 
 def digest_algorithm(certificate_pem: bytes) -> str:
     """hashlib's name of the digest `sign` wants for this certificate.  Raises SignatureError."""
-    return _digest_for(strong_key(load_certificate(certificate_pem).spki))
+    return _digest_for(strong_key(load_certificate(certificate_pem).spki, prefix=PREFIX))
 
 
 def sign(
@@ -82,7 +82,7 @@ def sign(
     if (content is None) == (digest is None):
         raise TypeError("exactly one of content and digest")
     certificate = load_certificate(certificate_pem)
-    public, private = strong_key(certificate.spki), load_key(key_pem, passphrase)
+    public, private = strong_key(certificate.spki, prefix=PREFIX), load_key(key_pem, passphrase)
     if private.public_key() != public.key:
         raise SignatureError(f"{PREFIX}the private key does not belong to the certificate")
     name = _digest_for(public)

@@ -143,26 +143,26 @@ def read_pss(parameters: bytes | None) -> PSS:
     return PSS(digest_name(read_algorithm(fields.hash)), mask_digest, salt_length)
 
 
-def strong_key(spki: bytes) -> PublicKey:
+def strong_key(spki: bytes, *, prefix: str = PREFIX) -> PublicKey:
     """The key in a DER SubjectPublicKeyInfo.  Raises SignatureError if unreadable, weak or foreign."""
-    with refusing(f"{PREFIX}unsupported public key"):
+    with refusing(f"{prefix}unsupported public key"):
         key = serialization.load_der_public_key(spki)
         algorithm = read_algorithm(asn1.decode_der(PublicKeyFields, spki).algorithm)
     match key:
         case rsa.RSAPublicKey():
-            _check_length("RSA", key.key_size, MIN_RSA_BITS)
+            _check_length(f"{prefix}RSA", key.key_size, MIN_RSA_BITS)
         case ec.EllipticCurvePublicKey():
-            _check_length("EC", key.key_size, MIN_EC_BITS)
+            _check_length(f"{prefix}EC", key.key_size, MIN_EC_BITS)
         case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
             pass
         case _:
-            raise SignatureError(f"{PREFIX}unsupported public key", hint="Use an RSA, ECDSA or Ed25519 key.")
+            raise SignatureError(f"{prefix}unsupported public key", hint="Use an RSA, ECDSA or Ed25519 key.")
     return PublicKey(key, algorithm)
 
 
 def _check_length(kind: str, bits: int, minimum: int) -> None:
     if bits < minimum:
-        raise SignatureError(f"{PREFIX}{kind} key has {bits} bits, expected at least {minimum}")
+        raise SignatureError(f"{kind} key has {bits} bits, expected at least {minimum}")
 
 
 def check_certificate_algorithm(algorithm: Algorithm) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import random
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,10 +78,30 @@ class Identity:
         return str(path)
 
 
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle file: payload, CMS, size."""
+
+    path: Path
+
+    @property
+    def cms(self) -> bytes:
+        data = self.path.read_bytes()
+        return data[-8 - int.from_bytes(data[-8:], "big") : -8]
+
+    @property
+    def payload(self) -> bytes:
+        return self.path.read_bytes()[: -8 - len(self.cms)]
+
+    def replace_cms(self, cms: bytes) -> None:
+        self.path.write_bytes(self.payload + cms + len(cms).to_bytes(8, "big"))
+
+
 @dataclass
 class Pki:
     folder: Path
     keys: dict[str, PrivateKey] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     now: datetime = NOW
     DER = serialization.Encoding.DER
 
@@ -214,6 +236,31 @@ class Pki:
             (self.folder / "content").write_bytes(content)
             command += ["-content", str(self.folder / "content")]
         return subprocess.run([*command, *options], input=der, capture_output=True, check=False)
+
+    def rauc_bundle(self, signer: Identity, bundle_format: str, *options: str) -> Bundle:
+        """A bundle by the real `rauc bundle`."""
+        folder = self.folder / f"bundle-{next(self.numbers)}"
+        (folder / "content").mkdir(parents=True)
+        (folder / "content" / "rootfs.img").write_bytes(random.Random(1).randbytes(1 << 16))
+        manifest = f"[update]\ncompatible=x\n[bundle]\nformat={bundle_format}\n"
+        (folder / "content" / "manifest.raucm").write_text(f"{manifest}[image.rootfs]\nfilename=rootfs.img\n")
+        bundle = Bundle(folder / "bundle.raucb")
+        keys = ["--cert", signer.pem_file, "--key", signer.key_file, *options]
+        done = _rauc("bundle", *keys, str(folder / "content"), str(bundle.path))
+        assert done.returncode == 0, done.stdout
+        return bundle
+
+    def rauc_info(self, bundle: Bundle, *trusted: Identity) -> str:
+        """What `rauc info` prints, also when it refuses."""
+        keyring = self.folder / "keyring.pem"
+        keyring.write_bytes(b"".join(identity.pem for identity in trusted))
+        return _rauc("--keyring", str(keyring), "info", str(bundle.path)).stdout
+
+
+def _rauc(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["rauc", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="session")
