@@ -245,6 +245,9 @@ def test_the_consumer_tells_absent_from_empty_only_where_rauc_does() -> None:
     assert update.optional_list("l") == ()
     assert update.optional_list("bad") is None
     assert [entry.key for entry in update.left] == ["bad"]
+    with pytest.raises(KeyFileError, match="Invalid key 'bad'") as caught:
+        update.finish()
+    assert caught.value.hint == "Its value cannot be read."
 
 
 def test_numbers_and_booleans_are_optional_but_never_wrong() -> None:

@@ -218,9 +218,10 @@ class Consumer:
             )
 
     def _hint(self, key: str) -> str:
-        if key in self._known:
-            return "The key is there more than once."
-        return suggest(key, self._known)
+        if key not in self._known:
+            return suggest(key, self._known)
+        repeated = sum(entry.key == key for entry in self.group.entries) > 1
+        return "The key is there more than once." if repeated else "Its value cannot be read."
 
     def _optional(self, key: str, get: Callable[[str], T]) -> T | None:
         try:
