@@ -239,6 +239,7 @@ def test_real_rauc_reads_and_marks(bus: str, real_rauc: RealRauc) -> None:
     with_real(bus, real_rauc, check)
 
 
+@pytest.mark.root
 def test_real_rauc_installs(bus: str, real_rauc: RealRauc) -> None:
     async def check(client: Client, _process: object) -> None:
         for _ in range(2):
@@ -253,6 +254,7 @@ def test_real_rauc_installs(bus: str, real_rauc: RealRauc) -> None:
     with_real(bus, real_rauc, check)
 
 
+@pytest.mark.root
 def test_real_rauc_rejects(bus: str, real_rauc: RealRauc) -> None:
     async def check(client: Client, _process: object) -> None:
         error = str(await error_of(steps(client, str(real_rauc.foreign))))
@@ -263,6 +265,7 @@ def test_real_rauc_rejects(bus: str, real_rauc: RealRauc) -> None:
     with_real(bus, real_rauc, check)
 
 
+@pytest.mark.root
 def test_real_rauc_is_killed_on_the_way(bus: str, real_rauc: RealRauc) -> None:
     async def check(client: Client, process: subprocess.Popen[bytes]) -> None:
         async with aclosing(client.install(str(real_rauc.good))) as watched:  # type: ignore[type-var]

@@ -144,7 +144,7 @@ class FakeAgent:
         self.primary_error = ""
         self.outcomes: list[Outcome] = []
         self.now = IDLE
-        self._listeners: list[Listener] = []
+        self.listeners: list[Listener] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -155,7 +155,10 @@ class FakeAgent:
         return self.now
 
     def subscribe(self, listener: Listener) -> None:
-        self._listeners.append(listener)
+        self.listeners.append(listener)
+
+    def unsubscribe(self, listener: Listener) -> None:
+        self.listeners.remove(listener)
 
     def submit(self, offer: Offer) -> None:
         if self._task is not None:
@@ -208,31 +211,31 @@ class FakeAgent:
 
     def operation(self, operation: str) -> None:
         self.now = replace(self.now, operation=operation)
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.operation(operation)
 
     def step(self, percentage: int, message: str, depth: int) -> None:
         self.now = replace(self.now, progress=(percentage, message, depth))
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.step(percentage, message, depth)
 
     def last_error(self, text: str) -> None:
         self.now = replace(self.now, last_error=text)
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.last_error(text)
 
     def completed(self, result: int) -> None:
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.completed(result)
 
     def state(self, state: str, detail: str) -> None:
         self.now = replace(self.now, state=state, detail=detail)
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.state(state, detail)
 
     def transfer(self, transfer: Transfer) -> None:
         self.now = replace(self.now, transfer=transfer)
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.transfer(transfer)
 
     async def _install(self, offer: Offer) -> None:

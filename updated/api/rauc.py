@@ -129,15 +129,10 @@ class RaucInterface:
     def __init__(self, agent: Agent, objects: Objects) -> None:
         self._agent = agent
         snapshot = agent.snapshot()
-        system = agent.system
         self._values: dict[str, object] = {
             "Operation": snapshot.operation,
             "LastError": text(snapshot.last_error),
             "Progress": _triple(*snapshot.progress),
-            "Compatible": text(system.compatible),
-            "Variant": text(system.variant),
-            "SystemVersion": text(system.system_version),
-            "BootSlot": text(system.boot_slot),
         }
         handlers: dict[str, Handler] = {
             "Install": self._install,
@@ -149,7 +144,15 @@ class RaucInterface:
             "GetArtifactStatus": lambda: [[]],  # there are no artifact repositories
             "GetPrimary": self._primary,
         }
-        getters = {name: lambda name=name: self._values[name] for name in self._values}
+        getters = {
+            "Operation": lambda: self._values["Operation"],
+            "LastError": lambda: self._values["LastError"],
+            "Progress": lambda: self._values["Progress"],
+            "Compatible": lambda: text(agent.system.compatible),
+            "Variant": lambda: text(agent.system.variant),
+            "SystemVersion": lambda: text(agent.system.system_version),
+            "BootSlot": lambda: text(agent.system.boot_slot),
+        }
         self._exported = objects.export(Interface(PATH, XML, handlers, getters, error))
 
     def _install(self, source: str, args: Mapping[str, Variant] | None = None) -> Body:

@@ -14,9 +14,14 @@ from updated.api import rauc
 from updated.api.bus import BUS_ERRORS, DAEMON, connect, disconnect, ended
 from updated.api.port import Agent
 from updated.api.wire import Objects
+from updated.core.model import Listener
 from updated.errors import DeviceError
 
 BUS_NAMES = (rauc.BUS_NAME, agent1.BUS_NAME)
+
+
+class NameTakenError(DeviceError):
+    """Another update service runs: this one has no business here."""
 
 
 class Server:
@@ -24,17 +29,18 @@ class Server:
 
     def __init__(self, bus: MessageBus, agent: Agent, on_lost: Callable[[str], None] | None) -> None:
         self._bus = bus
+        self._agent = agent
         self._on_lost = on_lost
         self._objects = Objects(bus)
-        self._rauc = rauc.RaucInterface(agent, self._objects)
         self._agent1 = agent1.AgentInterface(agent, self._objects)
-        agent.subscribe(self._rauc)
-        agent.subscribe(self._agent1)
+        self._listeners: list[Listener] = [rauc.RaucInterface(agent, self._objects), self._agent1]
+        for listener in self._listeners:
+            agent.subscribe(listener)
         bus.add_message_handler(self._name_lost)
         self._watch = asyncio.create_task(self._bus_lost())
 
     async def own_names(self) -> None:
-        """Raises DeviceError if a name is taken or may not be owned."""
+        """Raises NameTakenError, or DeviceError if a name may not be owned."""
         for name in BUS_NAMES:
             try:
                 reply = await self._bus.request_name(name, NameFlag.DO_NOT_QUEUE)
@@ -44,11 +50,13 @@ class Server:
                     f"Cannot own the bus name {name}: {reason}", hint=f"is {name}.conf installed?"
                 ) from error
             if reply not in (RequestNameReply.PRIMARY_OWNER, RequestNameReply.ALREADY_OWNER):
-                raise DeviceError(f"The bus name {name} is taken", hint="does another update service run?")
+                raise NameTakenError(f"The bus name {name} is taken", hint="does another update service run?")
 
     async def close(self) -> None:
         """Give the names up and leave the bus.  May be called more than once."""
         self._on_lost = None
+        while self._listeners:
+            self._agent.unsubscribe(self._listeners.pop())
         self._watch.cancel()
         await asyncio.gather(self._watch, return_exceptions=True)
         self._agent1.close()
@@ -80,8 +88,8 @@ async def serve(
     """Answer for `agent` on the bus until `close()`.
 
     `on_lost` is called once, from the event loop, with a sentence, when the bus or a name is gone; the server
-    is then of no use: close it.  Raises DeviceError if no bus can be reached or a name cannot be owned; the
-    agent can go on without D-Bus.
+    is then of no use: close it.  Raises NameTakenError if another service has a name, and DeviceError if no
+    bus can be reached or a name may not be owned: the agent can go on without D-Bus.
     """
     bus = await connect(address)
     try:
