@@ -84,6 +84,7 @@ COMMANDS = (
             Option("agent-conf", "our own config file (/etc/updated/updated.toml)", "FILENAME"),
             Option("runtime-directory", "what lives until the next boot (/run/updated)", "PATH"),
             Option("cmdline", "kernel command line (/proc/cmdline)", "FILENAME"),
+            Option("boot-id", "boot id (/proc/sys/kernel/random/boot_id)", "FILENAME"),
         ),
         handler="updated.cli.service:run",
     ),

@@ -24,7 +24,10 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `argv`, with the program's name in front, and return its exit code.  Never raises an Exception."""
+    """Run `argv`, with the program's name in front, and return its exit code.
+
+    An UpdatedError or OSError is raised only with `--debug`.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names from a bundle need not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
@@ -87,7 +90,7 @@ def _handler(arguments: Arguments) -> Callable[[Arguments], int]:
             f"{arguments.program} {command.name}: not supported yet",
             hint="RAUC's own `rauc` can do it, on a build host for example.",
         )
-    if arguments.flag("debug"):
+    if arguments.flag("debug") and command.name != "service":  # which sets up its own log
         import logging
 
         logging.basicConfig(level=logging.DEBUG)

@@ -23,6 +23,7 @@ def options(arguments: Arguments) -> ServiceOptions:
         override_boot_slot=arguments.text("override-boot-slot"),
         runtime_directory=path("runtime-directory") or defaults.runtime_directory,
         cmdline=path("cmdline") or defaults.cmdline,
+        boot_id=path("boot-id") or defaults.boot_id,
         keyring=path("keyring"),
         mount=path("mount"),
         handler_args=arguments.text("handler-args"),
