@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+
+from updated.cli import main
 
 Completed = subprocess.CompletedProcess[str]
 Run = Callable[..., Completed]
@@ -197,10 +201,28 @@ def rauc() -> Run:
 
 
 @pytest.fixture
-def updated() -> Run:
-    """Runs ours, as a process."""
+def process() -> Run:
+    """Runs ours as a process: where locale, streams or the exit of the interpreter count."""
 
     def run(*words: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Completed:
         return call(sys.executable, "-m", "updated", *words, env=env, cwd=cwd)
+
+    return run
+
+
+@pytest.fixture
+def updated(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ours in this process, which takes a tenth of the time."""
+
+    def run(*words: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Completed:
+        argv = ["/usr/bin/updated", *(str(word) for word in words)]
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as changed, redirect_stdout(out), redirect_stderr(err):
+            for name, value in (env or {}).items():
+                changed.setenv(name, value)
+            if cwd is not None:
+                changed.chdir(cwd)
+            code = main.run(argv)
+        return Completed(argv, code, out.getvalue(), err.getvalue())
 
     return run

@@ -192,8 +192,8 @@ def test_a_file_uri(updated: Run, bundles: Mapping[str, Path]) -> None:
     assert updated("info", "--no-verify", f"file://{bundles['verity']}").returncode == 0
 
 
-def test_debug_shows_where_it_happened(updated: Run) -> None:
-    got = updated("-d", "info", "/nosuch.raucb")
+def test_debug_shows_where_it_happened(process: Run) -> None:
+    got = process("-d", "info", "/nosuch.raucb")
     assert got.returncode == 1
     assert "Traceback" in got.stderr
     assert got.stderr.rstrip().endswith("No such file: /nosuch.raucb")

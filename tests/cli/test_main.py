@@ -25,8 +25,8 @@ RAUC_COMMANDS = {
 }
 
 
-def test_version(updated: Run) -> None:
-    assert updated("--version").stdout == f"updated {__version__}\n"
+def test_version(process: Run) -> None:
+    assert process("--version").stdout == f"updated {__version__}\n"
 
 
 def test_nothing_is_the_help_and_an_error_as_in_rauc(updated: Run) -> None:
@@ -93,9 +93,9 @@ def test_a_reader_that_goes_away_is_no_reason_to_complain() -> None:
         assert process.wait(10) == 1
 
 
-def test_names_that_do_not_fit_the_terminal(updated: Run, bundles: Mapping[str, Path]) -> None:
+def test_names_that_do_not_fit_the_terminal(process: Run, bundles: Mapping[str, Path]) -> None:
     env = {"PYTHONIOENCODING": "ascii"}
-    got = updated("info", "--no-verify", bundles["verity"], env=env)
+    got = process("info", "--no-verify", bundles["verity"], env=env)
     assert got.returncode == 0
     assert "\\xfcn\\xefcode" in got.stdout
 

@@ -56,10 +56,10 @@ def both(words: tuple[str | Path, ...], rauc: Run, updated: Run, env: Env) -> tu
     [("C", ()), ("C.UTF-8", ()), ("C.UTF-8", ("--detailed",))],  # GLib cannot print our "ü" in C
 )
 def test_status_readable(
-    installed: Env, rauc: Run, updated: Run, locale: str, detailed: tuple[str, ...]
+    installed: Env, rauc: Run, process: Run, locale: str, detailed: tuple[str, ...]
 ) -> None:
     env = {**installed, "LC_ALL": locale}
-    expected, got = both(("status", *detailed), rauc, updated, env)
+    expected, got = both(("status", *detailed), rauc, process, env)
     for pattern, replacement in NEWER_READABLE:
         expected = pattern.sub(replacement, expected)
     assert got == expected.rstrip("\n") + "\n"
