@@ -239,6 +239,27 @@ def test_a_read_only_file_system_is_named(tmp_path: Path, grubenv: Path) -> None
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.root
+def test_a_write_is_on_the_medium_when_it_is_reported(tmp_path: Path) -> None:
+    """What lies under the file system has the new block at once, before any unmount or write-back."""
+    medium = tmp_path / "medium"
+    medium.write_bytes(bytes(8 << 20))
+    subprocess.run(["mkfs.ext4", "-q", medium], check=True)
+    point = tmp_path / "point"
+    point.mkdir()
+    subprocess.run(["mount", "-o", "loop", medium, point], check=True)
+    try:
+        make(point / "grubenv", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=1", "B_TRY=0")
+        with (point / "grubenv").open("rb") as file:
+            os.fsync(file)
+        asyncio.run(Grub(point / "grubenv", ["A", "B"]).set_primary("B"))
+        data = medium.read_bytes()
+    finally:
+        subprocess.run(["umount", point], check=True)
+    assert data.count(b"ORDER=B A\n") == 1
+    assert b"ORDER=A B\n" not in data
+
+
 WRITER = """
 import asyncio, sys
 from pathlib import Path
