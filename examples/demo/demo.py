@@ -1,0 +1,136 @@
+"""The main job on a virtual device: a signed bundle becomes the running system; a bad one does not.
+
+Run it with `make demo`.  It needs no root; everything is in a temporary folder that is removed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from keys import make_signer
+from virtual_device import VirtualDevice, make_content
+
+WAIT = 30.0  # seconds; each step takes about one
+
+
+def say(text: str) -> None:
+    print(f"\n\033[1m== {text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
+
+
+def updated(*arguments: str) -> None:
+    """Run our command line as a person would, and show what is typed."""
+    print(f"$ updated {' '.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", "updated", *arguments], check=True)
+
+
+@contextlib.contextmanager
+def private_bus() -> Iterator[None]:
+    """A message bus of our own, so that nothing on this machine is touched."""
+    command = ["dbus-daemon", "--session", "--print-address=1", "--nofork", "--nopidfile"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as daemon:
+        assert daemon.stdout is not None
+        os.environ["DBUS_SESSION_BUS_ADDRESS"] = daemon.stdout.readline().strip()
+        os.environ["DBUS_STARTER_BUS_TYPE"] = "session"
+        try:
+            yield
+        finally:
+            daemon.terminate()
+
+
+def wait_for(what: str, true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the demo waited {WAIT:g} s for {what} in vain")
+        time.sleep(0.05)
+
+
+class Demo:
+    """The story, with a device, a maker's keys and a log that is shown as it grows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        signer = make_signer("Demo Vendor")
+        (folder / "cert.pem").write_bytes(signer.certificate)
+        (folder / "key.pem").write_bytes(signer.key)
+        self.device = VirtualDevice(folder / "device", keyring=signer.certificate)
+        self._shown = 0
+
+    def start(self) -> None:
+        tried = self.device.power_on()
+        print(f"firmware: tried {', '.join(tried)}; running from group {self.device.booted}")
+        self.device.start_service()
+        wait_for("the service", lambda: "on the bus" in self.device.log())
+
+    def reboot(self) -> None:
+        say("Reboot")
+        self.device.stop_service()
+        self._shown = len(self.device.log())
+        self.start()
+
+    def make_bundle(self, version: str, *, healthy: bool = True) -> Path:
+        content, bundle = self.folder / f"content-{version}", self.folder / f"system-{version}.raucb"
+        make_content(content, version, healthy=healthy)
+        keys = [f"--cert={self.folder}/cert.pem", f"--key={self.folder}/key.pem"]
+        updated("bundle", *keys, str(content), str(bundle))
+        return bundle
+
+    def drop(self, bundle: Path) -> None:
+        """Copy a bundle into the drop folder and watch the service."""
+        print(f"$ cp {bundle.name} {self.device.root}/drop/")
+        shutil.copy(bundle, self.device.root / "drop")
+
+    def wait_for_log(self, text: str) -> None:
+        wait_for(repr(text), lambda: text in self.device.log()[self._shown :])
+        for line in self.device.log()[self._shown :].splitlines():
+            print(f"  service: {line.partition('>')[2]}")
+        self._shown = len(self.device.log())
+
+    def run(self) -> None:
+        say("A device from the factory: version 1.0.0 in group A, nothing in group B")
+        self.start()
+        self.wait_for_log("marked rootfs.0 as good")
+        updated("status")
+
+        say("A vendor makes a signed bundle with version 2.0.0")
+        bundle = self.make_bundle("2.0.0")
+        updated("info", f"--keyring={self.folder}/cert.pem", str(bundle))
+
+        say("The bundle is put into the drop folder")
+        self.drop(bundle)
+        self.wait_for_log("installed: Installed to")
+        self.reboot()
+        self.wait_for_log("confirmed:")
+        updated("status")
+
+        say("The same with version 3.0.0, which never comes up")
+        self.drop(self.make_bundle("3.0.0", healthy=False))
+        self.wait_for_log("installed: Installed to")
+        self.reboot()
+        self.wait_for_log("marked rootfs.1 as good")
+        updated("status")
+        updated("history")
+        self.device.stop_service()
+        say("Version 2.0.0 runs, version 3.0.0 is quarantined, and nobody had to climb a ladder.")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="updated-demo-") as folder, private_bus():
+        demo = Demo(Path(folder))
+        try:
+            demo.run()
+        finally:
+            if demo.device.service is not None:
+                demo.device.stop_service(kill=True)
+
+
+if __name__ == "__main__":
+    main()
