@@ -34,7 +34,7 @@ def confirm(arguments: Arguments) -> int:
 def rollback(arguments: Arguments) -> int:
     _no_arguments(arguments)
     group = _ask(Client.rollback)
-    print(f"The running system is marked bad; {group} starts next.")
+    print(f"The last update is taken back; {group} starts next.")
     return 0
 
 

@@ -129,7 +129,7 @@ COMMANDS = (
     Command(
         "rollback",
         "Go back to the previous system",
-        about="Mark the running system bad and go back to the one before it",
+        about="Take back the last update: mark its system bad and go back to the one before it",
         handler="updated.cli.agent:rollback",
         ours=True,
     ),

@@ -16,28 +16,29 @@ class Watchdog:
     A ping that comes late (the loop was blocked) or not at all (the machine is stuck) counts as missed.
     """
 
-    def __init__(self, timeout: float | None, ping: Callable[[], None], stuck: Callable[[], str]) -> None:
-        """`timeout` in seconds, None: no watchdog; `stuck` says why the machine does not get on, or ""."""
+    def __init__(self, timeout: float | None, ping: Callable[[], None]) -> None:
+        """`timeout` in seconds; None: there is no watchdog."""
         self.missed = 0
         self._timeout = timeout
         self._ping = ping
-        self._stuck = stuck
 
-    async def run(self) -> None:
-        """Ping for ever; returns at once where there is no watchdog, so that nothing wakes the device."""
+    async def run(self, stuck: Callable[[], str]) -> None:
+        """Ping for ever, while `stuck` does not say why the machine does not get on.
+
+        Returns at once where there is no watchdog, so that nothing wakes the device.
+        """
         if self._timeout is None:
             return
         period = self._timeout / 2
         while True:
-            self._beat()
+            self._beat(stuck())
             due = time.monotonic() + period
             await asyncio.sleep(period)
             if time.monotonic() - due > period:
                 self.missed += 1
                 log.warning("the event loop was blocked for %.1f s", time.monotonic() - due)
 
-    def _beat(self) -> None:
-        reason = self._stuck()
+    def _beat(self, reason: str) -> None:
         if reason:
             self.missed += 1
             log.error("no watchdog ping: %s", reason)

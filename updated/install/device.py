@@ -218,10 +218,14 @@ async def open_device(
     config: SystemConfig,
     *,
     cmdline: Path = proc.CMDLINE,
+    boot_id: Path = proc.BOOT_ID,
     override_boot_slot: str | None = None,
     mount_folder: Path | None = None,
 ) -> Device:
-    """Find out what runs.  `mount_folder`: where slots are mounted for a moment.  Raises ConfigError; a booted slot that is not found is told by `Device.booted`."""
+    """Find out what runs.  `mount_folder`: where slots are mounted for a moment.
+
+    Raises ConfigError; a booted slot that is not found is told by `Device.booted`.
+    """
     bootloader = _bootloader(config)
     boot_slot = override_boot_slot or await _boot_slot(cmdline, bootloader)
     resolve = await asyncio.to_thread(identities, [boot_slot, *(slot.device for slot in config.slots)])
@@ -237,7 +241,7 @@ async def open_device(
         _status_store(config, mount_folder),
         boot_slot=boot_slot,
         booted=booted,
-        boot_id=await asyncio.to_thread(proc.boot_id),
+        boot_id=await asyncio.to_thread(proc.boot_id, boot_id),
         variant=await asyncio.to_thread(_variant, config),
     )
     await device.load_status()

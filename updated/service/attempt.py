@@ -10,7 +10,7 @@ from updated.api.port import Transaction
 from updated.config.agent_toml import AgentConfig
 from updated.core import machine as m
 from updated.core.model import Offer, Outcome
-from updated.core.policy import check
+from updated.core.policy import PolicyFacts, check
 from updated.core.progress import ROOT_WEIGHT, Progress
 from updated.errors import Cancelled, Refused
 from updated.host import clock
@@ -77,8 +77,7 @@ class Attempt:
             refuse_what_only_rauc_can(self._device, manifest)
         with self._progress.step("Determining target install group"):
             target = choose_group(self._device, manifest, primary=await self._primary())
-        automatic = self.offer.source != "request"
-        check(manifest, policy_facts(self._device, self._store, automatic=automatic), self.offer.args)
+        check(manifest, self._facts(), self.offer.args)
         self._opened, self._plan = opened, await plan_install(self._device, opened, target)
         self.update = m.Update(
             transaction=self.transaction,
@@ -165,6 +164,10 @@ class Attempt:
             now=clock.now(),
             on_step=self._progress.step,
         )
+
+    def _facts(self) -> PolicyFacts:
+        automatic = self.offer.source != "request"
+        return policy_facts(self._device, self._store, self._config, automatic=automatic)
 
     async def _primary(self) -> str | None:
         facts = await self._device.facts()

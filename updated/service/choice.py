@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from updated.core.policy import Candidate
+from updated.core.policy import Candidate, PolicyFacts
 from updated.core.policy import choose as choose_candidate
 from updated.errors import UpdatedError
 from updated.host import clock
@@ -13,14 +13,12 @@ from updated.install.device import Device
 from updated.install.keyring import load_keyring
 from updated.install.opened import OpenedBundle, open_bundle
 from updated.readers.file import open_file
-from updated.service.facts import policy_facts
 from updated.sources.folder import Found
-from updated.store import Store
 
 Refusals = list[tuple[Found, str]]
 
 
-async def choose(found: Sequence[Found], device: Device, store: Store) -> tuple[Found | None, Refusals]:
+async def choose(found: Sequence[Found], device: Device, facts: PolicyFacts) -> tuple[Found | None, Refusals]:
     """The one to install, and those that are not worth another look, each with the reason."""
     candidates: dict[str, Candidate] = {}
     refused: Refusals = []
@@ -31,9 +29,7 @@ async def choose(found: Sequence[Found], device: Device, store: Store) -> tuple[
             refused.append((item, str(error)))
         else:
             candidates[str(item.path)] = Candidate(str(item.path), opened.manifest)
-    chosen, rejected = choose_candidate(
-        list(candidates.values()), policy_facts(device, store, automatic=True)
-    )
+    chosen, rejected = choose_candidate(list(candidates.values()), facts)
     by_name = {str(item.path): item for item in found}
     refused += [(by_name[candidate.name], reason) for candidate, reason in rejected]
     return (by_name[chosen.name] if chosen else None), refused

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from updated.config.agent_toml import AgentConfig
 from updated.core.policy import PolicyFacts
 from updated.install.device import Device
 from updated.store import Store
 
 
-def policy_facts(device: Device, store: Store, *, automatic: bool) -> PolicyFacts:
+def policy_facts(device: Device, store: Store, config: AgentConfig, *, automatic: bool) -> PolicyFacts:
     """`automatic`: nobody asked for the bundle, so the quarantine counts."""
     system = device.config.system
     booted = device.booted_bundle()
@@ -15,7 +16,7 @@ def policy_facts(device: Device, store: Store, *, automatic: bool) -> PolicyFact
         compatible=system.compatible,
         bundle_formats=system.bundle_formats,
         min_bundle_version=system.min_bundle_version,
-        floor=store.floor(),
+        floor=store.floor() if config.policy.version_floor == "confirmed" else "",
         automatic=automatic,
         quarantine={entry.manifest_hash: entry.reason for entry in store.quarantine().values()},
         booted_hash=booted.bundle_hash or "",

@@ -41,7 +41,7 @@ async def _main(options: ServiceOptions) -> int:
     announcer.subscribe(_Status(notifier))
     device = await _open_device(options, system)
     store = Store(data_directory(config, system), log.warning)
-    watchdog = Watchdog(watchdog_timeout(), notifier.watchdog, lambda: runner.stuck())
+    watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
     runner = Runner(
         device=device,
         config=config,
@@ -70,7 +70,11 @@ async def _open_device(options: ServiceOptions, system: SystemConfig) -> Device:
     except OSError as error:
         raise DeviceError(f"Cannot make the runtime directory {folder}: {error.strerror}") from error
     return await open_device(
-        system, cmdline=options.cmdline, override_boot_slot=options.override_boot_slot, mount_folder=folder
+        system,
+        cmdline=options.cmdline,
+        boot_id=options.boot_id,
+        override_boot_slot=options.override_boot_slot,
+        mount_folder=folder,
     )
 
 
@@ -106,7 +110,7 @@ class Service:
             for work in (
                 self._serve_bus(),
                 self._runner.run(),
-                self._watchdog.run(),
+                self._watchdog.run(self._runner.stuck),
                 self._watch_folder(),
                 self._reloads(),
             )
@@ -141,7 +145,7 @@ class Service:
         self._stop.set()
 
     async def _serve_bus(self) -> None:
-        from updated.api.server import NameTakenError, serve
+        from updated.api.server import BUS_NAMES, NameTakenError, serve
 
         first = True
         while True:
@@ -154,6 +158,7 @@ class Service:
                 if first:
                     log.warning("going on without D-Bus: %s", error)
             else:
+                log.info("on the bus as %s", ", ".join(BUS_NAMES))
                 self._on_bus.set()
                 try:
                     log.warning("%s", await lost)

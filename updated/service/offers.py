@@ -1,7 +1,7 @@
 """What the automatic sources have to offer: a level, looked at again whenever the machine comes to rest.
 
 A file that was tried is not tried again until it changes or the service starts anew, except after a fault
-that may pass.  What the bundle's manifest hash decides (quarantine, already installed) is kept on disk instead.
+that may pass.  What the manifest hash decides (quarantine, already installed) is on disk instead.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Final
 
 from updated.config.agent_toml import Folder as FolderSettings
 from updated.core.model import Offer, Outcome
+from updated.core.policy import PolicyFacts
 from updated.install.device import Device
 from updated.service.choice import choose
 from updated.sources.folder import Folder, Found, look, move, remove
-from updated.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,10 @@ class Offers:
         """Look at everything again: the rules may have changed."""
         self._put_off.clear()
 
-    async def choose(self, source: str, device: Device, store: Store) -> Offer | None:
+    async def choose(self, source: str, device: Device, facts: PolicyFacts) -> Offer | None:
         """The best bundle of `source`; what is not worth another look is put off, with the reason said."""
         found = await self._found(source)
-        chosen, refused = await choose(found, device, store)
+        chosen, refused = await choose(found, device, facts)
         for item, reason in refused:
             log.info("%s is not installed: %s", item.path, reason)
             self._put_off[item.path] = _PutOff(item.identity, float("inf"))

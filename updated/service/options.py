@@ -18,6 +18,7 @@ class ServiceOptions:
     )
     runtime_directory: Path = Path("/run/updated")
     cmdline: Path = Path("/proc/cmdline")  # kernel command line
+    boot_id: Path = Path("/proc/sys/kernel/random/boot_id")
     keyring: Path | None = None  # instead of `[keyring] path`
     mount: Path | None = None  # instead of `[system] mountprefix`
     handler_args: str | None = None  # extra arguments for a full custom handler

@@ -21,6 +21,7 @@ from updated.install.device import Device
 from updated.service.announce import Announcer
 from updated.service.attempt import Attempt
 from updated.service.details import describe
+from updated.service.facts import policy_facts
 from updated.service.offers import Offers
 from updated.store import Quarantined, Store
 
@@ -254,7 +255,8 @@ class Runner:
         if self._requested:
             self._attempt, self._requested = self._requested, None
         else:
-            offer = await self.offers.choose(source, self.device, self._store)
+            facts = policy_facts(self.device, self._store, self.config, automatic=True)
+            offer = await self.offers.choose(source, self.device, facts)
             if offer is None:
                 return m.Cancelled()
             self._attempt = self._new_attempt(offer)
