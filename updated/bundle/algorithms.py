@@ -106,7 +106,7 @@ def digest_name(algorithm: Algorithm) -> str:
     """hashlib's name of a digest algorithm.  Raises SignatureError for anything but SHA-256, -384, -512."""
     name = DIGESTS.get(algorithm.oid)
     if name is None or not algorithm.plain:
-        got = name or WEAK_DIGESTS.get(algorithm.oid, algorithm.oid)
+        got = f"{name} with parameters" if name else WEAK_DIGESTS.get(algorithm.oid, algorithm.oid)
         raise SignatureError(f"{PREFIX}digest algorithm is {got}, expected sha256, sha384 or sha512")
     return name
 

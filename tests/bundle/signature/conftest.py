@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import random
@@ -112,6 +113,12 @@ class Pki:
     @staticmethod
     def extended(*oids: str) -> x509.ExtendedKeyUsage:
         return x509.ExtendedKeyUsage([x509.ObjectIdentifier(oid) for oid in oids])
+
+    @staticmethod
+    def pem(der: bytes) -> bytes:
+        """A PEM certificate, whatever `der` is."""
+        body = base64.encodebytes(der)
+        return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
 
     def key(self, kind: str, owner: str) -> PrivateKey:
         """RSA keys are slow to make: one for all owners."""
