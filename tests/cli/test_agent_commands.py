@@ -293,7 +293,7 @@ def test_confirm(bus: Env, agent: FakeAgent) -> None:
 def test_rollback_says_what_starts_next(bus: Env, agent: FakeAgent) -> None:
     async def test() -> None:
         got = await cli(bus, "rollback")
-        assert got.out == "The running system is marked bad; rootfs.1 starts next.\n"
+        assert got.out == "The last update is taken back; rootfs.1 starts next.\n"
         assert (await cli(bus, "rollback", "now")).err.startswith("Excess argument: now\n")
 
     with_agent(bus, agent, test)
