@@ -285,23 +285,25 @@ def test_a_killed_writer_leaves_the_old_or_the_new_block(grubenv: Path) -> None:
     def watch() -> None:
         while not stop.is_set():
             seen.add(grubenv.read_bytes())
+            time.sleep(0.0002)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        for delay in range(8):
+        for delay in range(5):
             argv = [sys.executable, "-c", WRITER, str(grubenv)]
             with subprocess.Popen(argv, stdout=subprocess.PIPE) as writer:
                 assert writer.stdout is not None
                 assert writer.stdout.readline() == b"ready\n"
-                time.sleep(delay / 500)
+                time.sleep(delay / 250)
                 writer.send_signal(signal.SIGKILL)
             assert grubenv.read_bytes() in allowed
             assert grubenv.stat().st_size == len(old)
     finally:
         stop.set()
         watcher.join()
-    assert seen == allowed
+    assert old in seen
+    assert seen <= allowed
 
 
 def test_two_callers_do_not_lose_each_others_change(grub: Bootloader, grubenv: Path) -> None:
