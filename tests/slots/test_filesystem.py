@@ -104,6 +104,21 @@ def test_a_mount_is_gone_after_a_failure_and_a_cancellation(image: Image, tmp_pa
     assert [entry.name for entry in tmp_path.iterdir()] == ["slot.img"]
 
 
+@pytest.mark.root
+def test_unmounting_waits_for_who_is_about_to_finish(image: Image, tmp_path: Path) -> None:
+    path = image(8 * MIB)
+    ext4(path, 8 * MIB)
+    slot = Slot(name="rootfs.0", slot_class="rootfs", index=0, device=str(path), type="ext4")
+
+    async def scenario() -> None:
+        async with mounted(slot, folder=tmp_path) as point:
+            handle = os.open(point, os.O_RDONLY)
+            asyncio.get_running_loop().call_later(0.15, os.close, handle)
+
+    asyncio.run(scenario())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["slot.img"]
+
+
 def test_what_holds_no_file_system_is_not_mounted(image: Image, tmp_path: Path) -> None:
     path = image(MIB)
     raw = Slot(name="boot.0", slot_class="boot", index=0, device=str(path))

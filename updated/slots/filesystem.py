@@ -16,6 +16,8 @@ from updated.errors import DeviceError
 
 CHECK_TIMEOUT = 1800.0  # seconds; e2fsck and resize2fs walk the whole file system, on slow cards for minutes
 MOUNT_TIMEOUT = 60.0  # seconds; replaying a journal included
+UNMOUNT_TRIES = 20
+UNMOUNT_PAUSE = 0.1  # seconds between tries
 MOUNTABLE = ("ext4", "vfat", "ubifs", "jffs2")  # slot types that hold a file system, as in RAUC
 
 _E2FSCK_CORRECTED = 1  # exit code, e2fsck(8); 2 and above: errors remain or it could not run
@@ -56,9 +58,18 @@ async def mounted(slot: Slot, *, readonly: bool = False, folder: Path | None = N
         yield point
     finally:
         if await asyncio.to_thread(point.is_mount):
-            await command.check(["umount", str(point)], timeout=MOUNT_TIMEOUT)
+            await _unmount(point)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(point.rmdir)
+
+
+async def _unmount(point: Path) -> None:
+    """Raises DeviceError if it stays busy: a thread of ours, or udev probing, may need a moment."""
+    for _ in range(UNMOUNT_TRIES - 1):
+        if not (await command.run(["umount", str(point)], timeout=MOUNT_TIMEOUT)).code:
+            return
+        await asyncio.sleep(UNMOUNT_PAUSE)
+    await command.check(["umount", str(point)], timeout=MOUNT_TIMEOUT)
 
 
 def _make_folder(slot: Slot, parent: Path | None) -> Path:
