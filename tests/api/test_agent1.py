@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-import xml.etree.ElementTree as ET
-from pathlib import Path
 from typing import Any
 
 from dbus_fast import MessageType, Variant
 
 from tests.api.peer import AGENT1, PROPERTIES, Peer, serving
 from tests.fakes.agent import GOOD, REJECTED, FakeAgent
-from updated.api import agent as agent1
-from updated.api import rauc
 from updated.api.agent import PROGRESS_PERIOD
 from updated.core.model import Transfer
 
-DOCS = Path(__file__).parents[2] / "docs" / "dbus.md"
 IDLE_STATE = ("StateChanged", "idle", "Nothing to do")
 
 
@@ -195,13 +190,3 @@ def test_busy_and_bad_arguments_have_names(bus: str) -> None:
             await peer.until(*IDLE_STATE)
 
     asyncio.run(scenario())
-
-
-def test_documentation_shows_every_member() -> None:
-    text = DOCS.read_text()
-    for xml in (agent1.XML, rauc.XML):
-        for member in ET.fromstring(xml):
-            assert f"`{member.attrib['name']}`" in text, member.attrib["name"]
-    assert agent1.XML.strip() in text.replace("\n", "\n  ").replace("\n  \n", "\n\n") or all(
-        line.strip() in text for line in agent1.XML.splitlines()
-    )

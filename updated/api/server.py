@@ -11,7 +11,7 @@ from dbus_fast.errors import DBusError
 
 from updated.api import agent as agent1
 from updated.api import rauc
-from updated.api.bus import BUS_ERRORS, DAEMON, connect, disconnect, ended
+from updated.api.bus import BUS_ERRORS, CONNECT_TIMEOUT, DAEMON, connect, disconnect, ended
 from updated.api.port import Agent
 from updated.api.wire import Objects
 from updated.core.model import Listener
@@ -43,7 +43,8 @@ class Server:
         """Raises NameTakenError, or DeviceError if a name may not be owned."""
         for name in BUS_NAMES:
             try:
-                reply = await self._bus.request_name(name, NameFlag.DO_NOT_QUEUE)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    reply = await self._bus.request_name(name, NameFlag.DO_NOT_QUEUE)
             except BUS_ERRORS as error:
                 reason = error.text if isinstance(error, DBusError) else error
                 raise DeviceError(
