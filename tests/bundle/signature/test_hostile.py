@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONTENT = b"[update]\ncompatible=x\n"
 KINDS = ("rsa2048", "p256", "ed25519")
-quick = settings(max_examples=300, deadline=None, derandomize=True)
+quick = settings(max_examples=150, deadline=None, derandomize=True)
 
 
 @st.composite
