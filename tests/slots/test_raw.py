@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import stat
 import subprocess
 import sys
 import threading
@@ -188,6 +189,31 @@ def test_a_mounted_device_is_refused_and_its_mount_point_named(
     with pytest.raises(DeviceError) as caught:
         open_slot(slot(path), image_size=1)
     assert str(caught.value) == f"Destination device '{path}' already mounted (mounted at {point})"
+
+
+@pytest.mark.root
+def test_a_disk_with_a_mounted_partition_is_refused(
+    image: Image, attach: Attach, mount: Mount, tmp_path: Path
+) -> None:
+    path = image(8 * MIB)
+    disk = attach(path, "--partscan")
+    subprocess.run(["addpart", disk, "1", "2048", "14336"], check=True)  # sectors; no partition table needed
+    name = f"{Path(disk).name}p1"
+    number = Path(f"/sys/class/block/{name}/dev").read_text().strip().split(":")
+    partition = Path(f"/dev/{name}")
+    made = not partition.exists()  # without udev or devtmpfs nobody else makes it
+    if made:
+        os.mknod(partition, 0o600 | stat.S_IFBLK, os.makedev(int(number[0]), int(number[1])))
+    try:
+        subprocess.run(["mkfs.ext4", "-q", partition], check=True)
+        point = mount(tmp_path / "point", str(partition))
+        with pytest.raises(DeviceError, match=f"'{disk}' is busy \\(its partitions {name} are mounted\\)"):
+            open_slot(slot(disk), image_size=1)
+        with pytest.raises(DeviceError, match=f"already mounted \\(mounted at {point}\\)"):
+            open_slot(slot(partition), image_size=1)
+    finally:
+        if made:
+            partition.unlink()
 
 
 @pytest.mark.root

@@ -26,21 +26,24 @@ def holder(device: str) -> str:
     point = mount_point(device)
     if point is not None:
         return f"mounted at {point}"
-    number = _numbers(os.stat(device).st_rdev)  # noqa: PTH116
+    number = _device_number(device)
     folder = Path("/sys/dev/block", number)
     names = sorted(path.name for path in _entries(folder / "holders"))
     if names:
         return f"held by {', '.join(names)}"
-    for line in _lines(Path("/proc/swaps"))[1:]:
-        path = line.split()[0]
-        if Path(path).exists() and _numbers(Path(path).stat().st_rdev) == number:
-            return "used as swap"
-    used = sorted(
-        path.name
-        for path in _entries(folder)
-        if (path / "partition").exists() and mount_point(f"/dev/{path.name}")
-    )
-    return f"its partitions {', '.join(used)} are mounted" if used else ""
+    if number in (_device_number(line.partition(" ")[0]) for line in _lines(Path("/proc/swaps"))[1:]):
+        return "used as swap"
+    parts = [path.name for path in _entries(folder) if (path / "partition").exists()]
+    mounted = sorted(name for name in parts if mount_point(f"/dev/{name}"))
+    return f"its partitions {', '.join(mounted)} are mounted" if mounted else ""
+
+
+def _device_number(device: str) -> str:
+    """major:minor, "-" if there is no such device (any more)."""
+    try:
+        return _numbers(os.stat(device).st_rdev)  # noqa: PTH116 - follows links
+    except OSError:
+        return "-"
 
 
 def _mounts() -> Iterator[tuple[str, str]]:
