@@ -1,4 +1,4 @@
-"""Does memory depend on the size of the image?  Peak RSS of installs of 512 MiB and of 4 GiB, ours and RAUC's.
+"""Does memory depend on the size of the image?  Peak RSS of installs of 512 MiB and 4 GiB, ours and RAUC's.
 
 `python -m tests.benchmarks.memory [--folder F]`; needs root and 4 GiB of room.  The images are mostly zeros.
 """

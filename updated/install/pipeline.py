@@ -9,7 +9,9 @@ some 2 MiB each, so the memory does not depend on the size of the image.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import mmap
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -27,7 +29,14 @@ from updated.install.threads import in_order, in_thread, threads
 RUN = 1 << 20  # bytes of the file in one run: the largest block, and large enough to pay for changing threads
 AHEAD = 2  # runs that are read or wait for their turn while every worker has one
 MAX_WORKERS = 4  # more would outrun any flash, and cost memory
-ZEROS = memoryview(bytes(RUN))
+
+
+def _buffer() -> memoryview:
+    """RUN bytes of zeros at a page's border, so that a slot can be written with O_DIRECT."""
+    return memoryview(mmap.mmap(-1, RUN, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+ZEROS = _buffer().toreadonly()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +68,15 @@ async def stream_image(
     """
     digest = hashlib.sha256()
     written = 0
-
-    def hash_and_write(part: memoryview) -> None:
-        digest.update(part)
-        writer.write(written, part)
-
-    with threads(2, "slot") as pool:
+    with threads(3, "slot") as pool:  # hash, write, read back
         async with (
             ReadBack(writer, pool) as proof,
             aclosing(unpack(layout, verifier, reader, workers=workers)) as parts,
         ):
             async for part in parts:
-                await in_thread(pool, hash_and_write, part)
+                await asyncio.gather(
+                    in_thread(pool, digest.update, part), in_thread(pool, writer.write, written, part)
+                )
                 written += len(part)
                 on_bytes(written)
                 await proof.up_to(written)
@@ -132,11 +138,11 @@ class _Unpacker:
     def __init__(self, layout: FileLayout) -> None:
         self._layout = layout
         self._threads = threading.local()
-        self._free: list[bytearray] = []
+        self._free: list[memoryview] = []
 
     def unpack(self, run: Run, stored: memoryview) -> memoryview:
         """The bytes of `run` out of its stored ones.  Raises BundleError.  Called in the workers."""
-        out = memoryview(self._free.pop() if self._free else bytearray(RUN))[: run.size]
+        out = (self._free.pop() if self._free else _buffer())[: run.size]
         done = 0
         for block in self._blocks(run, stored):
             out[done : done + len(block)] = block
@@ -145,8 +151,8 @@ class _Unpacker:
 
     def give_back(self, part: memoryview) -> None:
         """`part` is done with: its buffer may be used again."""
-        if isinstance(part.obj, bytearray):
-            self._free.append(part.obj)
+        if not part.readonly:
+            self._free.append(memoryview(part.obj))
 
     def _blocks(self, run: Run, stored: memoryview) -> Iterator[Buffer]:
         layout, unpacker = self._layout, self._decompressor()
