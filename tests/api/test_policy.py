@@ -127,21 +127,21 @@ def test_only_root_may_own_the_names(system_bus: str, name: str) -> None:
 def test_everybody_hears_signals(system_bus: str) -> None:
     async def scenario() -> None:
         agent = FakeAgent()
-        async with serving(system_bus, agent) as peer:
+        async with serving(system_bus, agent):
             listener = await asyncio.create_subprocess_exec(
                 *NOBODY,
                 *("gdbus", "monitor", f"--address={system_bus}", "-d", RAUC[0]),
                 stdout=asyncio.subprocess.PIPE,
             )
             assert listener.stdout is not None
-            for _ in range(2):  # "Monitoring signals ...", "The name ... is owned by ..."
-                await listener.stdout.readline()
-            await peer.rauc("Install", "s", "/x")
+            heard = asyncio.create_task(listener.stdout.readuntil(b"Installer.Completed (0,)"))
             async with asyncio.timeout(10):
-                while b"Completed" not in await listener.stdout.readline():
-                    pass
+                while not heard.done():  # it does not say when it has begun to listen
+                    agent.completed(0)
+                    await asyncio.sleep(0.02)
+            await heard
             listener.terminate()
-            await listener.wait()
+            await listener.communicate()
 
     asyncio.run(scenario())
 

@@ -161,21 +161,26 @@ class AgentInterface:
             self._soon = self._loop.call_soon(self._tell)
 
     def _tell(self) -> None:
-        self._soon = self._later = None
+        self._soon = None
         now = values(self._agent.snapshot())
         news = [name for name in now if name != "Progress" and now[name] != self._told[name]]
         self._told |= {name: now[name] for name in news}
         if news:
             self._exported.changed(*news)
-        if now["Progress"] != self._told["Progress"]:
-            self._tell_progress(now["Progress"])
+        self._tell_progress(now["Progress"])
 
     def _tell_progress(self, progress: object) -> None:
+        if progress == self._told["Progress"] or self._later is not None:
+            return
         wait = self._next_progress - self._loop.time()
         if wait > 0:
-            self._later = self._later or self._loop.call_later(wait, self._tell)
+            self._later = self._loop.call_later(wait, self._period_over)
             return
         self._next_progress = self._loop.time() + PROGRESS_PERIOD
         self._told["Progress"] = progress
         self._exported.emit("ProgressChanged", progress)
         self._exported.changed("Progress")
+
+    def _period_over(self) -> None:
+        self._later = None
+        self._tell_progress(values(self._agent.snapshot())["Progress"])
