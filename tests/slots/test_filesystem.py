@@ -34,10 +34,14 @@ def options_of(point: Path) -> set[str]:
 
 
 @pytest.mark.root
-def test_a_file_system_grows_to_its_slot(image: Image, attach: Callable[..., str]) -> None:
+def test_a_file_system_grows_to_its_slot(image: Image, attach: Callable[..., str], tmp_path: Path) -> None:
     path = image(16 * MIB)
     ext4(path, 8 * MIB)
     device = attach(path)
+    (tmp_path / "point").mkdir()
+    subprocess.run(["mount", device, tmp_path / "point"], check=True)  # from now on it needs a check before
+    subprocess.run(["umount", tmp_path / "point"], check=True)
+    subprocess.run(["tune2fs", "-T", "20200101", device], check=True, capture_output=True)
     assert size_of(device) == 8 * MIB
     asyncio.run(grow_ext4(device))
     assert size_of(device) == 16 * MIB
