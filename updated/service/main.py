@@ -16,6 +16,7 @@ from updated.errors import DeviceError, UpdatedError
 from updated.health.watchdog import Watchdog
 from updated.host.systemd import Notifier, watchdog_timeout
 from updated.install.device import Device, open_device
+from updated.install.unsupported import unsupported
 from updated.service.agent import ServiceAgent
 from updated.service.announce import Announcer
 from updated.service.offers import Offers
@@ -39,6 +40,8 @@ async def _main(options: ServiceOptions) -> int:
     announcer = Announcer()
     notifier = Notifier()
     announcer.subscribe(_Status(notifier))
+    for sentence in unsupported(system):
+        log.warning("%s", sentence)
     device = await _open_device(options, system)
     store = Store(data_directory(config, system), log.warning)
     watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
