@@ -74,9 +74,9 @@ async def stream_image(
             aclosing(unpack(layout, verifier, reader, workers=workers)) as parts,
         ):
             async for part in parts:
-                await asyncio.gather(
-                    in_thread(pool, digest.update, part), in_thread(pool, writer.write, written, part)
-                )
+                hashing = pool.submit(digest.update, part)
+                await in_thread(pool, writer.write, written, part)
+                await asyncio.wrap_future(hashing)
                 written += len(part)
                 on_bytes(written)
                 await proof.up_to(written)

@@ -1,4 +1,4 @@
-"""A bundle in a local file: on a stick that is pulled, a disk that dies.  So no mmap, and each read checked."""
+"""A bundle in a local file: on a stick that is pulled, a disk that dies.  No mmap; each read is checked."""
 
 from __future__ import annotations
 
