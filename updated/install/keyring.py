@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from updated.errors import ConfigError
 
 if TYPE_CHECKING:
     from updated.bundle.trust import Keyring
+
+log = logging.getLogger(__name__)
 
 MAX_FILE = 16 * 1024 * 1024  # bytes; a CA bundle of a whole browser has 0.3 MB
 _HASHED = re.compile(r"[0-9a-f]{8}\.r?\d+")  # the names OpenSSL looks for in a directory
@@ -28,7 +31,7 @@ def load_keyring(settings: sections.Keyring, *, check_time: bool = True) -> Keyr
     try:
         pems = [_read(path) for path in _files(settings)]
     except OSError as error:
-        where = f"CA file '{settings.path}' and/or directory '{settings.directory}'"
+        where = f"CA file '{settings.path or '(null)'}' and/or directory '{settings.directory or '(null)'}'"
         raise ConfigError(f"failed to load {where}: {error.strerror}") from error
     policy = KeyringPolicy(
         check_crl=settings.check_crl,
@@ -38,7 +41,10 @@ def load_keyring(settings: sections.Keyring, *, check_time: bool = True) -> Keyr
         allowed_signer_cns=settings.allowed_signer_cns or (),
         check_time=check_time,
     )
-    return Keyring.load(pems, policy)
+    keyring = Keyring.load(pems, policy)
+    if keyring.ignores_crls:
+        log.warning("Detected CRL but CRL checking is disabled!")
+    return keyring
 
 
 def _files(settings: sections.Keyring) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from updated.core import machine as m
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts, check
 from updated.core.progress import ROOT_WEIGHT, Progress
-from updated.errors import Cancelled, Refused
+from updated.errors import Cancelled, NotSupportedError, Refused
 from updated.host import clock
 from updated.install.device import Device
 from updated.install.installer import (
@@ -65,8 +65,14 @@ class Attempt:
 
     async def read_tail(self) -> m.Event:
         self._checking.enter_context(self._progress.step("Checking bundle"))
+        location = self.offer.location
+        if location.startswith(("http://", "https://")):
+            raise NotSupportedError(
+                f"Failed to stream bundle {location}: streaming is not supported yet",
+                hint="Fetch the bundle first and hand over its path.",
+            )
         by_person = self.offer.source == "request"
-        self._reader = await open_file(self.offer.location, follow_symlinks=by_person)
+        self._reader = await open_file(location, follow_symlinks=by_person)
         return m.TailRead()
 
     async def verify(self) -> m.Event:
