@@ -268,7 +268,12 @@ def _status_store(config: SystemConfig, mount_folder: Path | None) -> StatusStor
 
 async def _boot_slot(cmdline: Path, bootloader: Bootloader) -> str:
     hint = proc.boot_slot_from_cmdline(await asyncio.to_thread(proc.read_cmdline, cmdline))
-    current = None if hint.explicit else await bootloader.get_current()
+    current = None
+    if hint.explicit is None:
+        try:
+            current = await bootloader.get_current()
+        except UpdatedError as error:  # a script from before there was get-current
+            log.info("the bootloader does not tell what runs: %s", error)
     return proc.boot_slot(hint, current)
 
 
