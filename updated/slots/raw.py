@@ -65,7 +65,7 @@ class RawSlot:
         self._handle = handle
         self._capacity = capacity
         self._image_size = image_size
-        self._direct = -1  # handle for O_DIRECT, opened at the first read
+        self._direct = _open_direct(handle)
         self._buffer: mmap.mmap | None = None  # page aligned, as O_DIRECT wants it
         self._reading = threading.Lock()
 
@@ -75,18 +75,31 @@ class RawSlot:
         return self._capacity
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write all of `data` at `offset`.  Raises DeviceError, also for what lies outside of the image."""
+        """Write all of `data` at `offset`.  Raises DeviceError, also for what lies outside of the image.
+
+        Whole blocks from page-aligned memory go past the page cache: half the copying, and the programs of
+        the running system keep their pages.
+        """
         view = memoryview(data).cast("B")
         self._check_range(offset, len(view))
         while view:
             try:
-                written = os.pwrite(self._handle, view, offset)
+                written = self._pwrite(view, offset)
             except OSError as error:
                 raise self._failed("write", offset, len(view), error) from error
             if not written:
                 raise DeviceError(f"'{self._device}' takes no more data at {offset}")
             view = view[written:]
             offset += written
+
+    def _pwrite(self, view: memoryview, offset: int) -> int:
+        if self._direct >= 0 and not offset % ALIGNMENT and not len(view) % ALIGNMENT:
+            try:
+                return os.pwrite(self._direct, view, offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # EINVAL: memory that is not aligned
+                    raise
+        return os.pwrite(self._handle, view, offset)
 
     def flush_hint(self, offset: int, length: int) -> None:
         """Start writing this range to the medium, and forget the part that is there already; does not wait.
@@ -152,14 +165,12 @@ class RawSlot:
 
     def _read_aligned(self, buffer: memoryview, start: int) -> int:
         """Fill `buffer` from `start`; the number of bytes read.  Raises OSError."""
-        try:
-            if self._direct < 0:
-                path = f"/proc/self/fd/{self._handle}"  # the same file, whatever its name means by now
-                self._direct = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-            return _read(self._direct, buffer, start, step=ALIGNMENT)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
+        if self._direct >= 0:
+            try:
+                return _read(self._direct, buffer, start, step=ALIGNMENT)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
         # A file system without O_DIRECT: clean pages are dropped, so that they are read again.
         os.posix_fadvise(self._handle, start, len(buffer), os.POSIX_FADV_DONTNEED)
         return _read(self._handle, buffer, start, step=1)
@@ -176,6 +187,17 @@ class RawSlot:
             f"Failed to {action} {length} bytes at {offset} of '{self._device}': {error.strerror}",
             hint="The medium may be failing; see the kernel log." if error.errno == errno.EIO else "",
         )
+
+
+def _open_direct(handle: int) -> int:
+    """The same file again with O_DIRECT; -1 where its file system has no such thing.  Raises OSError."""
+    path = f"/proc/self/fd/{handle}"  # the same file, whatever its name means by now
+    try:
+        return os.open(path, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        return -1
 
 
 def _read(handle: int, buffer: memoryview, start: int, *, step: int) -> int:
