@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import glob
+import os
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,6 +75,7 @@ class CentralStore:
     def _load(self) -> dict[str, SlotStatus]:
         with self._lock:
             file, warnings = _read_anyway(self._path)
+            warnings += _sweep(self._path)
         statuses = {}
         for group in file.groups:
             if group.name.startswith(status.SLOT_PREFIX):
@@ -168,11 +172,14 @@ def _read(path: Path, *, rename: bool = True) -> tuple[KeyFile, tuple[str, ...]]
     person can look at it and the next save does not destroy it.  Raises OSError if it cannot be read.
     """
     try:
-        with path.open("rb") as opened:
-            data = opened.read(MAX_SIZE + 1)
+        with open(path, "rb", opener=_open_at_once) as opened:
+            regular = stat.S_ISREG(os.fstat(opened.fileno()).st_mode)
+            data = opened.read(MAX_SIZE + 1) if regular else b""
     except FileNotFoundError:
         return _EMPTY, ()
     try:
+        if not regular:
+            raise KeyFileError("not a regular file")
         if len(data) > MAX_SIZE:
             raise KeyFileError(f"larger than {MAX_SIZE} bytes")
         return keyfile.parse(data), ()
@@ -186,6 +193,20 @@ def _read(path: Path, *, rename: bool = True) -> tuple[KeyFile, tuple[str, ...]]
     except OSError as error:
         return _EMPTY, (warning, f"Renaming {path} to {broken} failed: {error.strerror}")
     return _EMPTY, (warning, f"Moved status file to {broken}")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang the service
+
+
+def _sweep(path: Path) -> tuple[str, ...]:
+    """Remove what `write_durably` left beside `path` when the power was cut; warnings."""
+    try:
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            leftover.unlink()
+    except OSError as error:
+        return (f"Cannot remove what a power cut left beside {path}: {error.strerror}",)
+    return ()
 
 
 def _read_anyway(path: Path, *, rename: bool = True) -> tuple[KeyFile, tuple[str, ...]]:
