@@ -11,12 +11,13 @@ TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dosfstools m
 	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev
 E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap
 
-.PHONY: help demo test lint e2e bench clean
+.PHONY: help demo test lint e2e bench install clean
 
 help:
 	@echo "make demo    the main job on a virtual device, no root needed (under a minute after set-up)"
 	@echo "make test    ruff, mypy and the tests (root for loop devices and mounts)"
 	@echo "make e2e     the slow system tests: a real systemd in a container (root)"
+	@echo "make install into DESTDIR with PREFIX, see docs/install.md"
 	@echo "make bench   speed and memory, beside the real rauc in the same run (root)"
 
 demo: | $(VENV)/.ready
@@ -36,7 +37,7 @@ e2e: | e2e-packages $(VENV)/.ready
 	$(BIN)/pytest -m slow
 
 bench: | test-packages $(VENV)/.ready
-	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python -m tests.benchmarks.run
 
 .PHONY: test-packages e2e-packages
 test-packages:
@@ -51,6 +52,44 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable .[terminal] --group dev
 	@touch $@
+
+# Into an image: DESTDIR=/path/to/rootfs.  See docs/install.md.
+PREFIX ?= /usr
+UNIT_DIR ?= $(PREFIX)/lib/systemd/system
+DBUS_DIR ?= $(PREFIX)/share/dbus-1
+TARGET_PYTHON ?= /usr/bin/python3
+BUS_NAMES := de.pengutronix.rauc org.updated.Agent1
+LIB := $(DESTDIR)$(PREFIX)/lib/updated
+
+.PHONY: install-python install-units
+install: install-python install-units
+
+# The package and what it needs, in a folder of its own: no pip on the device, nothing of the system's is touched.
+install-python:
+	rm -rf $(LIB)/updated
+	install -d $(LIB) $(DESTDIR)$(PREFIX)/bin
+	cp -R updated $(LIB)
+ifneq ($(DEPS),0)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+		| $(PYTHON) -m pip install --quiet --no-compile --upgrade --target=$(LIB) $(PIP_FLAGS) --requirement=/dev/stdin
+	rm -rf $(LIB)/bin
+endif
+	find $(LIB) -name __pycache__ -prune -exec rm -rf {} +
+	$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash -s '$(DESTDIR)' $(LIB)
+	printf '#!%s -I\nimport sys\n\nsys.path.insert(0, "%s")\n' $(TARGET_PYTHON) $(PREFIX)/lib/updated >$(DESTDIR)$(PREFIX)/bin/updated
+	printf 'from updated.__main__ import main\n\nsys.exit(main())\n' >>$(DESTDIR)$(PREFIX)/bin/updated
+	chmod 755 $(DESTDIR)$(PREFIX)/bin/updated
+ifeq ($(RAUC),1)
+	ln -sf updated $(DESTDIR)$(PREFIX)/bin/rauc
+endif
+
+install-units:
+	install -d $(DESTDIR)$(UNIT_DIR)
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' units/updated.service >$(DESTDIR)$(UNIT_DIR)/updated.service
+	install -D -m 644 units/updated.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/updated.conf
+	install -D -m 644 units/updated.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/updated.conf
+	install -D -m 644 -t $(DESTDIR)$(DBUS_DIR)/system.d $(BUS_NAMES:%=units/%.conf)
+	install -D -m 644 -t $(DESTDIR)$(DBUS_DIR)/system-services $(BUS_NAMES:%=units/%.service)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
