@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from updated.errors import DeviceError
 
@@ -22,6 +23,8 @@ PACKAGES = {
     "umount": "mount",
 }
 DEFAULT_TIMEOUT = 30.0  # seconds; boot environment tools answer in milliseconds
+MAX_OUTPUT: Final = 1 << 20  # bytes of each stream; a whole U-Boot environment has 0.1 MB
+PIECE: Final = 1 << 16  # bytes read at once: what a pipe holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +41,80 @@ async def run(
 ) -> Result:
     """Run `argv` to its end, without standard input, in a process group of its own.
 
-    `env` is added to the environment.  Raises DeviceError if the program is missing or takes more than
-    `timeout` seconds (its whole group is killed then, as it is when the caller is cancelled).
+    `env` is added to the environment.  Raises DeviceError if the program is missing, prints more than
+    MAX_OUTPUT bytes, or is not done within `timeout` seconds, with all that hold its output.  Its whole group
+    is killed then, as it is when the caller is cancelled.
     """
+    async with _pipe() as (stdout, out_end), _pipe() as (stderr, err_end):
+        process = await _start(argv, env, out_end, err_end)
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        try:
+            async with asyncio.timeout(timeout):
+                out, err = await asyncio.gather(_read(stdout, kill), _read(stderr, kill))
+                code = await process.wait()
+        except BaseException as error:
+            kill()
+            await process.wait()
+            if isinstance(error, TimeoutError):
+                raise DeviceError(f"{argv[0]} did not finish within {timeout:g} s") from error
+            raise
+    if max(len(out), len(err)) > MAX_OUTPUT:
+        raise DeviceError(f"{argv[0]} printed more than {MAX_OUTPUT} bytes, and was killed")
+    return Result(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+async def _start(
+    argv: Sequence[str], env: Mapping[str, str] | None, stdout: int, stderr: int
+) -> asyncio.subprocess.Process:
+    """The process has its ends of the pipes then, and we have them no more.  Raises DeviceError."""
     try:
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             env={**os.environ, **(env or {})},
             start_new_session=True,
         )
     except OSError as error:
         raise DeviceError(f"Failed to execute {argv[0]}: {error.strerror}", hint=_hint(argv[0])) from error
-    try:
-        async with asyncio.timeout(timeout):
-            out, err = await process.communicate()
-    except TimeoutError as error:
-        raise DeviceError(f"{argv[0]} did not finish within {timeout:g} s") from error
+    except ValueError as error:  # a NUL in a word
+        raise DeviceError(f"Failed to execute {argv[0]!r}: {error}") from error
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    assert process.returncode is not None
-    return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        os.close(stdout)
+        os.close(stderr)
+
+
+@contextlib.asynccontextmanager
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
+    """A reader, and the end to write to, which is the caller's to close.
+
+    Not asyncio's own pipes: with them `wait` waits also for whoever inherited the output.
+    """
+    reader = asyncio.StreamReader()
+    ours, theirs = os.pipe()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb", buffering=0)
+    )
+    try:
+        yield reader, theirs
+    finally:
+        transport.close()
+
+
+async def _read(stream: asyncio.StreamReader, kill: Callable[[], None]) -> bytes:
+    """All of it; one who prints too much is killed."""
+    data = bytearray()
+    while piece := await stream.read(PIECE):
+        data += piece
+        if len(data) > MAX_OUTPUT:
+            kill()
+            break
+    return bytes(data)
 
 
 async def check(
