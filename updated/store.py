@@ -6,6 +6,8 @@ aside as `<file>.broken`, said so, and the service goes on with nothing remember
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from updated.errors import DeviceError, UpdatedError
 
 MAX_HISTORY: Final = 200  # lines; a device that updates weekly keeps four years
 MAX_QUARANTINE: Final = 200  # bundles; the oldest is forgotten first
-MAX_FILE: Final = 1024 * 1024  # bytes; nothing we write comes near
+MAX_FILE: Final = 8 * 1024 * 1024  # bytes; more than MAX_HISTORY lines with all their texts of MAX_TEXT
 MAX_TEXT: Final = 1000  # characters of one text kept
 
 Warn = Callable[[str], None]
@@ -52,20 +54,21 @@ class _Floor:
     version: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    boot_id: str = ""
+
+
 class _Document(Generic[T]):
     """One JSON file that holds one value of a known type."""
 
     def __init__(self, path: Path, kind: type[T], empty: T, warn: Warn) -> None:
         self._path = path
-        self.value = self._load(kind, empty, warn)
+        self.value = self._on_disk = self._load(kind, empty, warn)
 
     def _load(self, kind: type[T], empty: T, warn: Warn) -> T:
         try:
-            with self._path.open("rb") as file:
-                data = file.read(MAX_FILE + 1)
-            if len(data) > MAX_FILE:
-                raise ValueError(f"larger than {MAX_FILE} bytes")
-            return msgspec.json.decode(data, type=kind)
+            return msgspec.json.decode(_read(self._path), type=kind)
         except FileNotFoundError:
             return empty
         except (OSError, ValueError, RecursionError) as error:
@@ -80,8 +83,13 @@ class _Document(Generic[T]):
             warn(f"{self._path} cannot be set aside: {error}")
 
     def save(self, value: T) -> None:
-        """Remember `value`, on disk too.  Raises DeviceError; it is remembered in memory all the same."""
+        """Remember `value`, on disk too unless it is there already.
+
+        Raises DeviceError; it is remembered in memory all the same, and the next `save` writes.
+        """
         self.value = value
+        if value == self._on_disk:
+            return
         try:
             write_durably(self._path, msgspec.json.format(msgspec.json.encode(value), indent=1))
         except OSError as error:
@@ -89,6 +97,9 @@ class _Document(Generic[T]):
                 f"Failed to save {self._path}: {error.strerror}",
                 hint="Free space on the data directory's filesystem, or make it writable.",
             ) from error
+        except ValueError as error:  # a text that is no UTF-8
+            raise DeviceError(f"Failed to save {self._path}: {error}") from error
+        self._on_disk = value
 
 
 class Store:
@@ -101,10 +112,12 @@ class Store:
         except OSError as error:
             warn(f"Data directory {directory} cannot be made: {error.strerror}")
         self.directory = directory
+        _sweep(directory, warn)
         self._journal = _Document(directory / "journal.json", _Journal, _Journal(), warn)
         self._quarantine = _Document(directory / "quarantine.json", list[Quarantined], [], warn)
         self._attempts = _Document(directory / "attempts.json", dict[str, int], {}, warn)
         self._floor = _Document(directory / "floor.json", _Floor, _Floor(), warn)
+        self._left = _Document(directory / "left.json", _Left, _Left(), warn)
         self._history = _Document(directory / "history.json", list[Outcome], [], warn)
 
     # Journal
@@ -130,8 +143,7 @@ class Store:
                 journal = _Journal("reboot-pending", update, boot_id=boot_id)
             case Idle():
                 journal = _Journal()
-        if journal != self._journal.value or not isinstance(state, Idle):
-            self._journal.save(journal)
+        self._journal.save(journal)
 
     # Quarantine and attempts
 
@@ -141,15 +153,14 @@ class Store:
 
     def reject(self, entry: Quarantined) -> None:
         """Raises DeviceError."""
-        entry = replace(entry, reason=entry.reason[:MAX_TEXT])
+        entry = replace(entry, reason=entry.reason[:MAX_TEXT], version=entry.version[:MAX_TEXT])
         others = [e for e in self._quarantine.value if e.manifest_hash != entry.manifest_hash]
         self._quarantine.save([*others, entry][-MAX_QUARANTINE:])
         self.forget_attempts(entry.manifest_hash)
 
     def lift(self, manifest_hash: str) -> None:
         """A person allows this bundle again.  Raises DeviceError."""
-        if manifest_hash in self.quarantine():
-            self._quarantine.save([e for e in self._quarantine.value if e.manifest_hash != manifest_hash])
+        self._quarantine.save([e for e in self._quarantine.value if e.manifest_hash != manifest_hash])
 
     def count_attempt(self, manifest_hash: str) -> int:
         """Count one more install of this bundle; returns how many that makes.  Raises DeviceError."""
@@ -160,8 +171,17 @@ class Store:
 
     def forget_attempts(self, manifest_hash: str) -> None:
         """Raises DeviceError."""
-        if manifest_hash in self._attempts.value:
-            self._attempts.save({})
+        self._attempts.save({k: n for k, n in self._attempts.value.items() if k != manifest_hash})
+
+    # Rollback
+
+    def left_boot(self) -> str:
+        """Id of the boot in which the running group was given up; "" for none."""
+        return self._left.value.boot_id
+
+    def leave_boot(self, boot_id: str) -> None:
+        """The running group is given up: nothing may mark it good before the reboot.  Raises DeviceError."""
+        self._left.save(_Left(boot_id))
 
     # Version floor
 
@@ -171,7 +191,7 @@ class Store:
 
     def raise_floor(self, version: str) -> None:
         """Raise the floor to `version` if that is higher.  Raises DeviceError."""
-        if version and version != self.floor() and _higher(version, self.floor()):
+        if version == self.floor() or _higher(version, self.floor()):
             self._floor.save(_Floor(version))
 
     # History
@@ -182,14 +202,48 @@ class Store:
 
     def record(self, line: Outcome) -> None:
         """Add a line; the same end of the same transaction only once.  Raises DeviceError."""
+        line = replace(
+            line,
+            transaction=line.transaction[:MAX_TEXT],
+            location=line.location[:MAX_TEXT],
+            version=line.version[:MAX_TEXT],
+            text=line.text[:MAX_TEXT],
+        )
         if any((e.transaction, e.code) == (line.transaction, line.code) for e in self._history.value[-5:]):
             return
-        line = replace(line, text=line.text[:MAX_TEXT])
         self._history.save([*self._history.value, line][-MAX_HISTORY:])
+
+
+def _read(path: Path) -> bytes:
+    """At most MAX_FILE bytes of a regular file.  Raises OSError, ValueError."""
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise ValueError(f"larger than {MAX_FILE} bytes")
+    return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang the service
+
+
+def _sweep(directory: Path, warn: Warn) -> None:
+    """Remove what `write_durably` left when the power was cut."""
+    try:
+        for leftover in directory.glob(".*.json.*.tmp"):
+            leftover.unlink()
+    except OSError as error:
+        warn(f"Data directory {directory} cannot be tidied: {error.strerror}")
 
 
 def _higher(version: str, floor: str) -> bool:
     try:
-        return not floor or parse_version(version) > parse_version(floor)
+        new = parse_version(version)
     except UpdatedError:
-        return False  # what cannot be compared raises no floor
+        return False  # what cannot be compared is no floor
+    try:
+        return new > parse_version(floor)
+    except UpdatedError:
+        return True  # none yet
