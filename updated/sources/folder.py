@@ -1,7 +1,8 @@
 """The drop folder: a complete `*.raucb` that appears in it is offered.
 
 Complete is a file that was closed by its writer or renamed into the folder, and whose last bytes are a
-bundle's trailer; all else (half-copied files, dot files, folders, symlinks) is passed over in silence.
+bundle's trailer; all else (half-copied files, dot files, folders, symlinks, names that are no UTF-8 and so
+cannot be told on D-Bus) is passed over in silence.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +39,7 @@ class Found:
 
 def look(path: Path) -> Found | None:
     """`path` as a bundle that may be offered, or None.  Blocks."""
-    if path.name.startswith(".") or path.suffix != SUFFIX:
+    if path.name.startswith(".") or path.suffix != SUFFIX or not _is_text(path):
         return None
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -54,6 +56,14 @@ def look(path: Path) -> Found | None:
     return Found(path, (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns))
 
 
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _has_trailer(handle: int, size: int) -> bool:
     if size <= TRAILER:
         return False
@@ -66,17 +76,20 @@ def _has_trailer(handle: int, size: int) -> bool:
 class Folder:
     """One drop folder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, retry: float = RETRY) -> None:
+        """`retry`: seconds until a folder that went away is looked for again."""
         self.path = path
+        self._retry = retry
 
     def scan(self) -> list[Found]:
         """Every complete bundle in it, by name.  Blocks."""
         try:
-            names = sorted(entry.name for entry in os.scandir(self.path))
+            with os.scandir(self.path) as entries:
+                names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
         except OSError:
             return []
-        found = filter(None, (look(self.path / name) for name in names if name.endswith(SUFFIX)))
-        return list(found)[:MAX_FILES]
+        found = filter(None, (look(self.path / name) for name in names))
+        return list(islice(found, MAX_FILES))
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever a file may have become complete, for ever.
@@ -89,11 +102,12 @@ class Folder:
                 log.warning("drop folder %s went away", self.path)
             except OSError as error:
                 log.warning("cannot watch the drop folder %s: %s", self.path, error)
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(self._retry)
 
     async def _watch_once(self, changed: Callable[[], None]) -> None:
         await asyncio.to_thread(self.path.mkdir, parents=True, exist_ok=True)
         with Inotify() as inotify:
+            os.set_blocking(inotify.fd, False)
             inotify.add_watch(self.path, _WATCHED)
             changed()  # what came before the watch
             async for event in inotify:
