@@ -14,30 +14,43 @@ MAX_STATUS = 500  # characters; `systemctl status` shows one line
 class Notifier:
     """The NOTIFY_SOCKET of this process."""
 
-    def __init__(self) -> None:
-        self._systemd = sdnotify.SystemdNotifier()
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._systemd = sdnotify.SystemdNotifier() if environ.get("NOTIFY_SOCKET") else None
         self._status = ""
 
+    def close(self) -> None:
+        """Nothing is told any more."""
+        if self._systemd is not None and self._systemd.socket is not None:
+            self._systemd.socket.close()
+        self._systemd = None
+
     def ready(self) -> None:
-        self._systemd.notify("READY=1")
+        self._tell("READY=1")
 
     def status(self, text: str) -> None:
         """A sentence a person understands; sent only when it changes."""
         text = text.replace("\n", " ")[:MAX_STATUS]
         if text != self._status:
             self._status = text
-            self._systemd.notify(f"STATUS={text}")
+            self._tell(f"STATUS={text}", wait=False)
 
     def watchdog(self) -> None:
-        self._systemd.notify("WATCHDOG=1")
+        self._tell("WATCHDOG=1", wait=False)
 
     def reloading(self) -> None:
         """Must be followed by `ready`."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={now}")
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
-        self._systemd.notify("STOPPING=1")
+        self._tell("STOPPING=1")
+
+    def _tell(self, message: str, *, wait: bool = True) -> None:
+        """`wait` for a busy systemd; else the message is lost then, but the event loop goes on."""
+        if self._systemd is None or self._systemd.socket is None:
+            return
+        self._systemd.socket.setblocking(wait)
+        self._systemd.notify(message.encode(errors="replace").decode("latin-1"))  # it encodes Latin-1
 
 
 def watchdog_timeout(environ: Mapping[str, str] = os.environ) -> float | None:
