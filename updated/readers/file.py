@@ -90,8 +90,18 @@ async def open_file(path: str, *, follow_symlinks: bool = True) -> FileReader:
     lead elsewhere.  Raises SourceError if `path` cannot be opened or is neither a file nor a block device.
     """
     # A thread of the loop's pool: opening may spin up a disk or wait for an automounter.
-    handle, size = await asyncio.to_thread(_open, path, follow_symlinks)
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, path, follow_symlinks))
+    try:
+        handle, size = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unused)
+        raise
     return FileReader(handle, path, size)
+
+
+def _close_unused(opening: asyncio.Future[tuple[int, int]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result()[0])
 
 
 def _open(path: str, follow_symlinks: bool) -> tuple[int, int]:
