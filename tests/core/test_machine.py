@@ -42,11 +42,11 @@ EVENTS: list[m.Event] = [
 #                 Offer    Chosen   Tail   Verified Activated     Reboot Good Bad Fail Cond Canc Roll None
 EXPECTED = {
     "Idle":      "Discover !        !      !        !             !      .    .   !    !    !    .    .",
-    "Discover":  ".        Download !      !        !             !      .    .   Idle Idle Idle !    !",
-    "Download":  ".        !        Verify !        !             !      .    .   Idle Idle Idle !    !",
-    "Verify":    ".        !        !      Install  !             !      .    .   Idle Idle Idle !    !",
-    "Install":   ".        !        !      !        RebootPending !      .    .   Idle Idle Idle !    !",
-    "RebootPending":".        !        !      !        !             .      .    .   !    !    !    Idle !",
+    "Discover":  ".        Download !      !        !             !      .    .   Idle Idle Idle !    .",
+    "Download":  ".        !        Verify !        !             !      .    .   Idle Idle Idle !    .",
+    "Verify":    ".        !        !      Install  !             !      .    .   Idle Idle Idle !    .",
+    "Install":   ".        !        !      !        RebootPending !      .    .   Idle Idle Idle !    .",
+    "RebootPending":".        !        !      !        !             .      .    .   !    !    !    Idle .",
     "Confirming":".        !        !      !        !             !      Idle .   !    !    !    .    Idle",
 }  # fmt: skip
 

@@ -22,7 +22,7 @@ commits an update.  Sources are levels: what is found while busy is looked at ag
  Condemned                back      back      back     Idle
  Cancelled                back      back      back     Idle
  RollbackWanted .                                                     Idle           .
- NothingToFallBackTo .                                                               Idle
+ NothingToFallBackTo . .        .         .        .              .              Idle
 
  . stays; an empty cell is a bug in the runner; ¹ only for a request; back: the state before Discover.
 """
@@ -390,12 +390,9 @@ def _judged(state: State, event: HealthGood | HealthBad | NothingToFallBackTo) -
             return state, (MarkGood(booted), Rescan())
         case _, HealthGood(booted):
             return state, (MarkGood(booted),)
-        case _, HealthBad():
-            return state, ()
-        case Idle(), NothingToFallBackTo():
-            return state, ()
+        # The answers come late; whatever began meanwhile goes on.
         case _:
-            raise IllegalTransition(state, event)
+            return state, ()
 
 
 def _rollback_wanted(state: State, event: RollbackWanted) -> Step:
