@@ -16,6 +16,7 @@ from updated.core.target import find_booted, resolve_identifier, slot_states
 from updated.errors import DeviceError, Refused, UpdatedError
 from updated.host import clock, proc
 from updated.host.devices import find_mountpoint, identities
+from updated.install.one_at_a_time import OneAtATime
 from updated.slots import status as slot_status
 from updated.slots.status_store import CentralStore, PerSlotStore, StatusStore
 
@@ -105,8 +106,9 @@ class Device:
         bootname = self._groups[group][0].bootname if group in self._groups else None
         if bootname is None:
             return
-        if await self._boot_status(bootname) == ("good" if good else "bad"):
-            return  # spare the boot environment's medium
+        # Spare the boot environment's medium.  (A group on trial is not good, but not marked bad either.)
+        if good and await self._boot_status(bootname) == "good":
+            return
         await self.bootloader.set_state(bootname, good)
         log.info("marked %s as %s", group, "good" if good else "bad")
 
@@ -251,7 +253,7 @@ async def open_device(
 def _bootloader(config: SystemConfig) -> Bootloader:
     system = config.system
     backend = config.handlers.bootloader_custom_backend
-    return make_bootloader(
+    bootloader = make_bootloader(
         system.bootloader,
         [slot.bootname for slot in config.slots if slot.bootname],
         grubenv=system.grubenv,
@@ -259,6 +261,7 @@ def _bootloader(config: SystemConfig) -> Bootloader:
         attempts_primary=system.boot_attempts_primary,
         custom_backend=str(backend) if backend else None,
     )
+    return OneAtATime(bootloader)
 
 
 def _status_store(config: SystemConfig, mount_folder: Path | None) -> StatusStore:

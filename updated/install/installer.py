@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ from updated.errors import DeviceError, NotSupportedError, Refused, UpdatedError
 from updated.host import clock
 from updated.install.device import Device
 from updated.install.opened import OpenedBundle
+from updated.install.threads import stop_if_cancelled, to_its_end
 from updated.slots import status as slot_status
 from updated.slots.filesystem import grow_ext4
 from updated.slots.raw import open_slot
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 OnBytes = Callable[[int, int], None]
 """Called with the image bytes that are written, and with how many there will be."""
 
+ALIVE = 10.0  # seconds between two signs of life of a tool that moves no bytes of ours
 CHECK_UNITS, COPY_UNITS = 1, 9  # of "Updating slots", for each image (RAUC src/install.c)
 
 
@@ -134,7 +137,9 @@ async def install(
             await writing.update_slot(image, slot)
         if bootable is not None and device.config.system.activate_installed:
             await _named(
-                f"Failed marking slot {bootable.name} bootable (active/primary): ", device.activate(bootable)
+                f"Failed marking slot {bootable.name} bootable (active/primary): ",
+                # The only commit: whoever cancels now comes too late, or nobody knows which it was.
+                to_its_end(device.activate(bootable)),
             )
         elif bootable is not None:
             log.info("Leaving target slot non-bootable as requested by activate_installed == false.")
@@ -182,13 +187,16 @@ class _Writing:
         await self._save_end(slot, before, image, "ok")
 
     async def _write(self, image: Image, slot: Slot) -> None:
-        writer = await asyncio.to_thread(open_slot, slot, image_size=image.size)
+        # Cancelled while it opens, the writer must not stay behind: nobody could open the slot again.
+        writer = await to_its_end(asyncio.to_thread(open_slot, slot, image_size=image.size))
         try:
+            stop_if_cancelled()
             await self.opened.write_image(image, writer, workers=self.workers or None, on_bytes=self._moved)
         finally:
             await asyncio.to_thread(writer.close)
         if slot.resize and slot.type == "ext4" and image.type == "ext4":
-            await grow_ext4(slot.device)
+            with _every(ALIVE, lambda: self._moved(image.size)):
+                await grow_ext4(slot.device)
 
     def _moved(self, written: int) -> None:
         self.progress.percent(written / max(self.size, 1))
@@ -226,6 +234,22 @@ class _Writing:
 
 def _holds(status: SlotStatus, image: Image) -> bool:
     return status.status == "ok" and status.sha256 is not None and status.sha256 == image.sha256
+
+
+@contextlib.contextmanager
+def _every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """`call` every so many seconds meanwhile: what runs has a deadline of its own, and is not stuck."""
+
+    async def again() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            call()
+
+    task = asyncio.create_task(again())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _named(prefix: str, work: Awaitable[None]) -> None:
