@@ -54,8 +54,8 @@ class ServiceAgent:
         if self._runner.busy:
             raise Refused("already processing a different method", rule="busy")
         marked = await self._device.mark(state, identifier)
-        if isinstance(self._runner.state, m.Confirming) and state == "good":
-            await self._confirm_if_booted(marked[0])
+        if state == "good" and marked[0] == self._device.booted_group:
+            await self._runner.deliver(m.HealthGood(marked[0]))  # by hand is a confirmation, too
         return marked
 
     async def slots(self) -> Sequence[SlotReport]:
@@ -70,16 +70,15 @@ class ServiceAgent:
     async def confirm(self) -> None:
         if not isinstance(self._runner.state, m.Confirming):
             raise Refused("There is nothing to confirm", rule="confirming")
-        self._runner.post(m.HealthGood(self._device.booted_group))
+        await self._runner.deliver(m.HealthGood(self._device.booted_group))
 
     async def rollback(self) -> str:
-        device, state = self._device, self._runner.state
-        if not isinstance(state, m.Idle | m.RebootPending | m.Confirming) or self._runner.busy:
-            raise Refused("already processing a different method", rule="busy")
+        self._may_roll_back()
+        device = self._device
         booted = device.booted_group
         if not booted:
             raise DeviceError("Did not find booted slot")
-        if isinstance(state, m.RebootPending):
+        if isinstance(self._runner.state, m.RebootPending):
             target = booted
         else:
             target = await device.other_bootable_group(booted)
@@ -89,17 +88,20 @@ class ServiceAgent:
                 rule="rollback",
                 hint="`updated status` shows which groups the bootloader would start.",
             )
+        self._may_roll_back()  # still
         bundle = device.booted_bundle()
-        self._runner.post(m.RollbackWanted(booted, bundle.bundle_hash or "", bundle.bundle_version or ""))
+        await self._runner.deliver(
+            m.RollbackWanted(booted, bundle.bundle_hash or "", bundle.bundle_version or "")
+        )
         return target
+
+    def _may_roll_back(self) -> None:
+        resting = isinstance(self._runner.state, m.Idle | m.RebootPending | m.Confirming)
+        if self._runner.busy or not resting:
+            raise Refused("already processing a different method", rule="busy")
 
     def history(self, limit: int) -> Sequence[Outcome]:
         return self._store.history(limit)
-
-    async def _confirm_if_booted(self, names: str) -> None:
-        """`rauc status mark-good` by hand is a confirmation too."""
-        if names == self._device.booted_group:
-            await self.confirm()
 
     @property
     def _device(self) -> Device:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from updated.api.port import Snapshot, Transaction
 from updated.core.model import Listener, Outcome, Transfer
+
+log = logging.getLogger(__name__)
 
 SMOOTHING: Final = 0.3  # weight of the newest second in the shown rate
 _RESTING: Final = Snapshot("idle", "", "idle", "", (0, "", 0), None, None, None)
@@ -29,33 +33,28 @@ class Announcer:
         self._listeners.remove(listener)
 
     def operation(self, operation: str) -> None:
-        self._moved()
+        self.moved()
         self.snapshot = replace(self.snapshot, operation=operation)
-        for listener in self._listeners:
-            listener.operation(operation)
+        self._tell(lambda listener: listener.operation(operation))
 
     def step(self, percentage: int, message: str, depth: int) -> None:
-        self._moved()
+        self.moved()
         self.snapshot = replace(self.snapshot, progress=(percentage, message, depth))
-        for listener in self._listeners:
-            listener.step(percentage, message, depth)
+        self._tell(lambda listener: listener.step(percentage, message, depth))
 
     def last_error(self, text: str) -> None:
         self.snapshot = replace(self.snapshot, last_error=text)
-        for listener in self._listeners:
-            listener.last_error(text)
+        self._tell(lambda listener: listener.last_error(text))
 
     def completed(self, result: int) -> None:
-        for listener in self._listeners:
-            listener.completed(result)
+        self._tell(lambda listener: listener.completed(result))
 
     def state(self, state: str, detail: str) -> None:
-        self._moved()
+        self.moved()
         if (self.snapshot.state, self.snapshot.detail) == (state, detail):
             return
         self.snapshot = replace(self.snapshot, state=state, detail=detail)
-        for listener in self._listeners:
-            listener.state(state, detail)
+        self._tell(lambda listener: listener.state(state, detail))
 
     def transaction(self, transaction: Transaction | None) -> None:
         self.snapshot = replace(self.snapshot, transaction=transaction)
@@ -65,20 +64,28 @@ class Announcer:
 
     def bytes_moved(self, done: int, total: int) -> None:
         """`done` of `total` image bytes are written."""
-        self._moved()
+        self.moved()
         if self._meter is None:
             self._meter = _Meter(done)
         transfer = self._meter.measure(done, total)
         self.snapshot = replace(self.snapshot, transfer=transfer)
-        for listener in self._listeners:
-            listener.transfer(transfer)
+        self._tell(lambda listener: listener.transfer(transfer))
 
     def bytes_over(self) -> None:
         """No bytes move any more."""
         self._meter = None
         self.snapshot = replace(self.snapshot, transfer=None)
 
-    def _moved(self) -> None:
+    def _tell(self, call: Callable[[Listener], None]) -> None:
+        """Everybody is told, whatever one of them does with it."""
+        for listener in tuple(self._listeners):
+            try:
+                call(listener)
+            except Exception:
+                log.exception("a bug in `updated`: a listener failed")
+
+    def moved(self) -> None:
+        """Something got on."""
         self.moved_at = time.monotonic()
 
 

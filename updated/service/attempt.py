@@ -24,8 +24,9 @@ from updated.install.installer import (
 )
 from updated.install.keyring import load_keyring
 from updated.install.opened import OpenedBundle, open_bundle
-from updated.readers.file import FileReader, open_file
+from updated.readers.file import open_file
 from updated.service.announce import Announcer
+from updated.service.choice import Watched
 from updated.service.facts import policy_facts
 from updated.store import Store
 
@@ -47,7 +48,7 @@ class Attempt:
         self._progress = Progress(announcer.step)
         self._installing = ExitStack()
         self._checking = ExitStack()
-        self._reader: FileReader | None = None
+        self._reader: Watched | None = None
         self._opened: OpenedBundle | None = None
         self._plan: InstallPlan | None = None
 
@@ -72,7 +73,8 @@ class Attempt:
                 hint="Fetch the bundle first and hand over its path.",
             )
         by_person = self.offer.source == "request"
-        self._reader = await open_file(location, follow_symlinks=by_person)
+        reader = await open_file(location, follow_symlinks=by_person)
+        self._reader = Watched(reader, self._announce.moved)
         return m.TailRead()
 
     async def verify(self) -> m.Event:
@@ -112,21 +114,21 @@ class Attempt:
         return m.Activated(self._device.boot_id)
 
     async def end(self, event: m.Event) -> Outcome:
-        """Tell everybody how it ended."""
+        """Let go of everything; how it ended."""
         if self._reader is not None:
             await self._reader.close()
         if isinstance(event, m.Cancelled):
             self.error = Cancelled("Installation cancelled")
-            if self.update is not None:
-                self._store.forget_attempts(self.update.manifest_hash)
+        return self._outcome()
+
+    def tell(self) -> None:
+        """Tell everybody how it ended."""
         self._announce.bytes_over()
-        outcome = self._outcome()
         self._close_steps()
         if self.error is not None:
-            self._announce.last_error(outcome.text)
+            self._announce.last_error(str(self.error))
         self._announce.completed(0 if self.error is None else 1)
         self._announce.operation("idle")
-        return outcome
 
     def _close_steps(self) -> None:
         kind = type(self.error) if self.error else None

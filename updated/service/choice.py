@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
+from updated.core.model import Reader
 from updated.core.policy import Candidate, PolicyFacts
 from updated.core.policy import choose as choose_candidate
 from updated.errors import UpdatedError
@@ -15,18 +17,52 @@ from updated.install.opened import OpenedBundle, open_bundle
 from updated.readers.file import open_file
 from updated.sources.folder import Found
 
+log = logging.getLogger(__name__)
+
 Refusals = list[tuple[Found, str]]
 
 
-async def choose(found: Sequence[Found], device: Device, facts: PolicyFacts) -> tuple[Found | None, Refusals]:
-    """The one to install, and those that are not worth another look, each with the reason."""
+class Watched:
+    """A `Reader` around another that says when it gets on: a plain bundle is read for minutes."""
+
+    def __init__(self, reader: Reader, moved: Callable[[], None]) -> None:
+        self._reader = reader
+        self._moved = moved
+
+    @property
+    def size(self) -> int:
+        return self._reader.size
+
+    @property
+    def name(self) -> str:
+        return self._reader.name
+
+    async def read(self, offset: int, length: int) -> bytes:
+        data = await self._reader.read(offset, length)
+        self._moved()
+        return data
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+
+async def choose(
+    found: Sequence[Found], device: Device, facts: PolicyFacts, *, moved: Callable[[], None]
+) -> tuple[Found | None, Refusals]:
+    """The one to install, and those that are not worth another look, each with the reason.
+
+    `moved` is called whenever it gets on.
+    """
     candidates: dict[str, Candidate] = {}
     refused: Refusals = []
     for item in found:
         try:
-            opened = await inspect(str(item.path), device, follow_symlinks=False)
+            opened = await inspect(str(item.path), device, follow_symlinks=False, moved=moved)
         except UpdatedError as error:
             refused.append((item, str(error)))
+        except Exception as error:
+            log.exception("a bug in `updated`")  # or this file would be looked at for ever
+            refused.append((item, f"internal error: {error!r}"))
         else:
             candidates[str(item.path)] = Candidate(str(item.path), opened.manifest)
     chosen, rejected = choose_candidate(list(candidates.values()), facts)
@@ -35,13 +71,19 @@ async def choose(found: Sequence[Found], device: Device, facts: PolicyFacts) -> 
     return (by_name[chosen.name] if chosen else None), refused
 
 
-async def inspect(path: str, device: Device, *, follow_symlinks: bool = True) -> OpenedBundle:
+async def inspect(
+    path: str,
+    device: Device,
+    *,
+    follow_symlinks: bool = True,
+    moved: Callable[[], None] = lambda: None,
+) -> OpenedBundle:
     """Verify the bundle at `path` as an install does, without policy; its reader is closed again.
 
     Raises UpdatedError.
     """
     system = device.config.system
-    reader = await open_file(path, follow_symlinks=follow_symlinks)
+    reader = Watched(await open_file(path, follow_symlinks=follow_symlinks), moved)
     try:
         return await open_bundle(
             reader,

@@ -1,8 +1,11 @@
-"""What a state means, in a sentence for a person: `systemctl status`, the kiosk, `updated status`."""
+"""What is told of a state and of an update: `systemctl status`, the kiosk, `updated status`, the history."""
 
 from __future__ import annotations
 
+from updated.api.port import Transaction
 from updated.core import machine as m
+from updated.core.model import Outcome
+from updated.host.clock import timestamp
 
 
 def describe(state: m.State, booted_group: str) -> str:
@@ -25,3 +28,31 @@ def describe(state: m.State, booted_group: str) -> str:
             )
         case m.Confirming(update):
             return f"Running version {update.version} from {update.target}; checking that it is healthy."
+
+
+def transaction_of(update: m.Update) -> Transaction:
+    """What is shown of a verified update while it is worked on."""
+    return Transaction(
+        id=update.transaction,
+        source=update.source,
+        location=update.location,
+        compatible=update.compatible,
+        version=update.version,
+        manifest_hash=update.manifest_hash,
+        target=update.target,
+    )
+
+
+def outcome_of(update: m.Update, code: str, text: str) -> Outcome:
+    """The history line of a verified update."""
+    return Outcome(
+        transaction=update.transaction,
+        source=update.source,
+        location=update.location,
+        version=update.version,
+        manifest_hash=update.manifest_hash,
+        target=update.target,
+        code=code,
+        text=text,
+        time=timestamp(),
+    )

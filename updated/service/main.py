@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import signal
 import sys
@@ -26,12 +27,14 @@ from updated.store import Store
 
 log = logging.getLogger(__name__)
 
-BUS_RETRY: Final = 30.0  # seconds until a bus that went away is looked for again
+BUS_RETRY: Final = 5.0
+"""Seconds until a bus that went away is looked for again: whoever calls meanwhile waits 25 s for us."""
 
 
 def run(options: ServiceOptions) -> int:
     """`updated service`; returns the exit code.  Raises UpdatedError if it cannot start at all."""
     _log_to_stderr(debug=options.debug)
+    faulthandler.enable()  # systemd's watchdog sends SIGABRT: the traceback says where the service hung
     return asyncio.run(_main(options))
 
 
@@ -69,7 +72,7 @@ def _load(options: ServiceOptions) -> tuple[SystemConfig, AgentConfig]:
 async def _open_device(options: ServiceOptions, system: SystemConfig) -> Device:
     folder = options.runtime_directory
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir, mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise DeviceError(f"Cannot make the runtime directory {folder}: {error.strerror}") from error
     return await open_device(
@@ -151,6 +154,7 @@ class Service:
         from updated.api.server import BUS_NAMES, NameTakenError, serve
 
         first = True
+        await self._runner.resumed.wait()
         while True:
             lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             try:
@@ -185,13 +189,16 @@ class Service:
 
     async def _reload_now(self) -> None:
         """Read the configuration again once nothing is being installed; a bad one changes nothing."""
-        await self._runner.rest()
-        try:
-            system, config = _load(self._options)
-            device = await _open_device(self._options, system)
-        except UpdatedError as error:
-            log.error("not reloaded: %s", error)
-            return
+        while True:
+            await self._runner.rest()
+            try:
+                system, config = await asyncio.to_thread(_load, self._options)
+                device = await _open_device(self._options, system)
+            except UpdatedError as error:
+                log.error("not reloaded: %s", error)
+                return
+            if not self._runner.busy:  # else what was read of the slots is about to be wrong
+                break
         self._runner.reconfigure(device, config)
         log.info("configuration reloaded")
 

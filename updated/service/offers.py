@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,7 @@ class Offers:
         self.folder = Folder(Path(settings.path)) if settings.path else None
         self._settings = settings
         self._autoinstall = autoinstall
+        self._chosen: Found | None = None  # what the attempt that runs was made for
         self._put_off: dict[Path, _PutOff] = {}
 
     async def waiting(self) -> str:
@@ -56,29 +57,33 @@ class Offers:
         """Look at everything again: the rules may have changed."""
         self._put_off.clear()
 
-    async def choose(self, source: str, device: Device, facts: PolicyFacts) -> Offer | None:
+    async def choose(
+        self, source: str, device: Device, facts: PolicyFacts, *, moved: Callable[[], None] = lambda: None
+    ) -> Offer | None:
         """The best bundle of `source`; what is not worth another look is put off, with the reason said."""
         found = await self._found(source)
-        chosen, refused = await choose(found, device, facts)
+        chosen, refused = await choose(found, device, facts, moved=moved)
         for item, reason in refused:
             log.info("%s is not installed: %s", item.path, reason)
             self._put_off[item.path] = _PutOff(item.identity, float("inf"))
+        self._chosen = chosen
         return Offer(source, str(chosen.path)) if chosen else None
 
-    def ended(self, offer: Offer, outcome: Outcome, *, retry_after: float | None) -> None:
+    async def ended(self, offer: Offer, outcome: Outcome, *, retry_after: float | None) -> None:
         """An attempt is over: remember it, and do with the file what the configuration says."""
-        if offer.source not in (FOLDER, AUTOINSTALL):
-            return
-        path = Path(offer.location)
-        found = look(path)
-        if found is None:
+        tried, self._chosen = self._chosen, None
+        if tried is None or offer.source not in (FOLDER, AUTOINSTALL):
             return
         until = float("inf") if retry_after is None else time.monotonic() + retry_after
-        self._put_off[path] = _PutOff(found.identity, until)
+        self._put_off[tried.path] = _PutOff(tried.identity, until)
         if offer.source == FOLDER and outcome.code in ("installed", "failed", "refused") and not retry_after:
-            self._tidy(path)
+            await asyncio.to_thread(self._tidy, tried)
 
-    def _tidy(self, path: Path) -> None:
+    def _tidy(self, tried: Found) -> None:
+        """Blocks."""
+        path = tried.path
+        if look(path) != tried:
+            return  # another file has taken its place: that one was not tried
         try:
             if self._settings.after == "delete":
                 remove(path)
@@ -89,6 +94,8 @@ class Offers:
 
     async def _found(self, source: str) -> Sequence[Found]:
         found = await asyncio.to_thread(self._scan, source)
+        if source == FOLDER:
+            self._forget_what_is_gone({item.path for item in found})
         return [item for item in found if not self._is_put_off(item)]
 
     def _scan(self, source: str) -> Sequence[Found]:
@@ -97,6 +104,11 @@ class Offers:
             return self.folder.scan() if self.folder else []
         item = look(self._autoinstall) if self._autoinstall else None
         return [item] if item else []
+
+    def _forget_what_is_gone(self, here: Set[Path]) -> None:
+        """Or names that never come again would be remembered for ever."""
+        kept = {path: put for path, put in self._put_off.items() if path in here or path == self._autoinstall}
+        self._put_off = kept
 
     def _is_put_off(self, item: Found) -> bool:
         put_off = self._put_off.get(item.path)

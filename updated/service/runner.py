@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from updated import command
-from updated.api.port import Transaction
 from updated.config.agent_toml import AgentConfig
 from updated.core import machine as m
-from updated.core.model import Offer, Outcome
+from updated.core.model import Offer
 from updated.errors import BundleError, Refused, UpdatedError
 from updated.health.gate import judge
 from updated.health.watchdog import Watchdog
-from updated.host.clock import timestamp
 from updated.install.device import Device
+from updated.install.threads import stop_if_cancelled, to_its_end
 from updated.service.announce import Announcer
 from updated.service.attempt import Attempt
-from updated.service.details import describe
+from updated.service.details import describe, transaction_of
 from updated.service.facts import policy_facts
+from updated.service.memory import Memory, log_error
 from updated.service.offers import Offers
-from updated.store import Quarantined, Store
+from updated.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,19 @@ class Runner:
         self.config = config
         self.offers = offers
         self.state: m.State = m.Idle()
+        self._memory = Memory(store, announcer)
         self._store = store
         self._announce = announcer
         self._watchdog = watchdog
-        self._events: asyncio.Queue[m.Event] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[m.Event, asyncio.Future[None] | None]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._job: asyncio.Task[m.Event] | None = None
         self._attempt: Attempt | None = None  # what the job works on
         self._requested: Attempt | None = None  # a person's, not begun yet
         self._cancelling = False
+        self._looking: asyncio.Task[None] | None = None
+        self._look_again = False
+        self.resumed = asyncio.Event()  # the saved state is known; before, nobody may ask for anything
         self._at_rest = asyncio.Event()
         self._at_rest.set()
         self._stopping = False
@@ -64,17 +68,34 @@ class Runner:
     # What others ask of it
 
     @property
+    def _leaving(self) -> bool:
+        """The running group was given up in this boot: nothing may mark it good, or write to another."""
+        return self._store.left_boot() == self.device.boot_id
+
+    @property
     def busy(self) -> bool:
         """Something is being installed, or looked at to be installed."""
         return not self._at_rest.is_set()
 
     def post(self, event: m.Event) -> None:
-        self._events.put_nowait(event)
+        self._events.put_nowait((event, None))
+
+    async def deliver(self, event: m.Event) -> None:
+        """Returns when all is done that `event` leads to at once.  Raises what kept it from being done."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._events.put_nowait((event, done))
+        await done
 
     def request(self, offer: Offer) -> None:
-        """Take a person's request.  Raises Refused(rule="busy" or "confirming")."""
-        if self._attempt or self._requested or self._stopping:
+        """Take a person's request.  Raises Refused(rule="busy", "confirming" or "rollback")."""
+        if self._attempt or self._requested or self._stopping or not self.resumed.is_set():
             raise Refused("Already processing a different method", rule="busy")
+        if self._leaving:
+            raise Refused(
+                "The running system was given up: an install would overwrite the one that starts next",
+                rule="rollback",
+                hint="Reboot first.",
+            )
         if isinstance(self.state, m.Confirming):
             raise Refused(
                 "The running system is not confirmed yet: an install would overwrite the only way back",
@@ -87,8 +108,10 @@ class Runner:
         self.post(m.Offered(offer.source, by_request=True))
 
     def look(self) -> None:
-        """A source may have something new."""
-        self._spawn(self._rescan())
+        """A source may have something new.  However often it is called meanwhile, it looks only once more."""
+        self._look_again = True
+        if self._looking is None:
+            self._looking = self._spawn(self._look())
 
     async def cancel(self) -> None:
         """End the running install; returns when it is over.  Raises Refused if none runs."""
@@ -132,13 +155,20 @@ class Runner:
         self._show()
         try:
             await self._resume(effects)
+            self.resumed.set()
             while True:
-                await self._deliver(await self._events.get())
+                event, done = await self._events.get()
+                # To its end: a bootloader's tool is not killed half-way.
+                error = await to_its_end(self._deliver(event))
+                _answer(done, error)
+                stop_if_cancelled()
         finally:
             tasks = [*self._tasks, *([self._job] if self._job else [])]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            while not self._events.empty():
+                _answer(self._events.get_nowait()[1], Refused("The service ends", rule="busy"))
 
     # The machine
 
@@ -146,22 +176,40 @@ class Runner:
         for effect in effects:
             try:
                 await self._perform(effect)
-            except UpdatedError as error:  # a sick bootloader must not keep the service from being reached
+            except Exception as error:  # noqa: BLE001 - a sick bootloader must not keep the service from being reached
                 self._trouble(error)
 
-    async def _deliver(self, event: m.Event) -> None:
+    async def _deliver(self, event: m.Event) -> Exception | None:
+        """Never raises: the service goes on, whatever an event leads to."""
         before = self.state
-        self.state, effects = m.step(before, event)
-        self._show()
+        failure: Exception | None = None
         try:
+            self.state, effects = m.step(before, event)
+            if not isinstance(self.state, m.Resting):
+                self._show()
             for effect in effects:
                 await self._perform(effect)
-        except UpdatedError as error:
+            if self.state != before:  # who sees the device at rest may rely on it
+                self._show()
+        except m.IllegalTransition as error:
+            self._illegal(error)
+            failure = error
+        except Exception as error:  # noqa: BLE001 - it is logged
             self._undone(before, event, error)
+            failure = error
         if isinstance(event, _ENDS):
             await self._end(event)
+        return failure
 
-    def _undone(self, before: m.State, event: m.Event, error: UpdatedError) -> None:
+    def _illegal(self, error: m.IllegalTransition) -> None:
+        """A bug: the event is ignored, but what it was to end must end."""
+        if isinstance(error.event, m.RollbackWanted):
+            return  # a source began to look in the same moment: refused
+        log.error("a bug in `updated`: the event is ignored", exc_info=error)
+        if self._job is not None and self._job.done() and not isinstance(error.event, _ENDS):
+            self.post(m.Failed(f"internal error: {error}"))
+
+    def _undone(self, before: m.State, event: m.Event, error: Exception) -> None:
         """An effect failed: nothing that needs it counts as done."""
         self._trouble(error)
         if isinstance(event, m.Verified):
@@ -171,12 +219,16 @@ class Runner:
             if not isinstance(event, m.RollbackWanted):
                 self._spawn(self._later(RETRY, event))
 
-    def _trouble(self, error: UpdatedError) -> None:
-        log.error("%s%s", error, f" ({error.hint})" if error.hint else "")
+    def _trouble(self, error: Exception) -> None:
+        log_error(error)
         self._show(str(error))
 
     async def _perform(self, effect: m.Effect) -> None:
         match effect:
+            case m.ChooseCandidate() if self._requested:
+                # From here on it can be cancelled.
+                self._attempt, self._requested = self._requested, None
+                self._start(self._attempt.start())
             case m.ChooseCandidate(source):
                 self._start(self._choose(source))
             case m.ReadTail():
@@ -199,44 +251,13 @@ class Runner:
             case m.MarkGood(group):
                 await self.device.mark_group(group, good=True)
                 self.offers.judged = True
+                if self._leaving:  # a person has changed his mind
+                    await self._memory.keep(self._store.leave_boot, "")
             case m.MarkBad(group):
                 await self.device.mark_group(group, good=False)
             case m.Save() | m.Reject() | m.Record():
-                await self._remember(effect)
-
-    async def _remember(self, effect: m.Save | m.Reject | m.Record) -> None:
-        match effect:
-            case m.Save(m.Install() as state):
-                await asyncio.to_thread(self._store.save_state, state)  # or nothing is written
-            case m.Save(state):
-                await self._keep(self._store.save_state, state)
-            case m.Reject(manifest_hash, version, reason):
-                log.warning("bundle %s (version %s) is quarantined: %s", manifest_hash, version, reason)
-                entry = Quarantined(manifest_hash, version, reason, timestamp(), self.device.boot_id)
-                await self._keep(self._store.reject, entry)
-            case m.Record(update, code, text):
-                if code == "confirmed":
-                    await self._keep(self._confirmed, update)
-                await self.record(outcome_of(update, code, text))
-
-    async def _keep(self, save: Callable[..., None], *args: object) -> None:
-        """Save; but a full or read-only data directory must not keep a good system from being confirmed."""
-        try:
-            await asyncio.to_thread(save, *args)
-        except UpdatedError as error:
-            self._trouble(error)
-
-    def _confirmed(self, update: m.Update) -> None:
-        self._store.forget_attempts(update.manifest_hash)
-        self._store.lift(update.manifest_hash)
-        if self.config.policy.version_floor == "confirmed":
-            self._store.raise_floor(update.version)
-
-    async def record(self, outcome: Outcome) -> None:
-        """Add a line to the history and show it as the last result."""
-        log.info("%s: %s", outcome.code, outcome.text)
-        self._announce.outcome(outcome)
-        await self._keep(self._store.record, outcome)
+                floor = self.config.policy.version_floor == "confirmed"
+                await self._memory.remember(effect, boot_id=self.device.boot_id, raises_floor=floor)
 
     # One attempt after the other
 
@@ -252,15 +273,12 @@ class Runner:
         return attempt
 
     async def _choose(self, source: str) -> m.Event:
-        if self._requested:
-            self._attempt, self._requested = self._requested, None
-        else:
-            facts = policy_facts(self.device, self._store, self.config, automatic=True)
-            offer = await self.offers.choose(source, self.device, facts)
-            if offer is None:
-                return m.Cancelled()
-            self._attempt = self._new_attempt(offer)
-        return await self._current.start()
+        facts = policy_facts(self.device, self._store, self.config, automatic=True)
+        offer = await self.offers.choose(source, self.device, facts, moved=self._announce.moved)
+        if offer is None:
+            return m.Cancelled()
+        self._attempt = self._new_attempt(offer)
+        return await self._attempt.start()
 
     def _start(self, job: Coroutine[Any, Any, m.Event]) -> None:
         self._at_rest.clear()
@@ -288,39 +306,60 @@ class Runner:
             self.post(m.Failed(f"internal error: {error!r}"))
 
     async def _end(self, event: m.Event) -> None:
-        attempt, self._attempt, self._job, self._cancelling = self._attempt, None, None, False
-        if attempt is not None:
-            outcome = await attempt.end(event)
-            retry = isinstance(event, m.Failed) and attempt.update is not None
-            self.offers.ended(attempt.offer, outcome, retry_after=RETRY if retry else None)
-            if retry:
-                self._spawn(self._look_later(RETRY))
-            await self.record(outcome)
+        attempt, self._attempt, self._job = self._attempt, None, None
+        if attempt is None and self._cancelling:  # a request that had not begun is cancelled, too
+            attempt, self._requested = self._requested, None
+        self._cancelling = False
+        try:
+            if attempt is not None:
+                await self._close(attempt, event)
+        except Exception as error:  # noqa: BLE001 - it is logged
+            self._trouble(error)
         if self._requested is None:
-            self._at_rest.set()
+            self._at_rest.set()  # before anybody is told: who hears of it may go on at once
         else:
             self.post(m.Offered(self._requested.offer.source, by_request=True))
+        if attempt is not None:
+            attempt.tell()
         self._show()
 
-    async def _rescan(self) -> None:
-        source = await self.offers.waiting()
-        if source and not self._stopping:
-            self.post(m.Offered(source, by_request=False))
+    async def _close(self, attempt: Attempt, event: m.Event) -> None:
+        outcome = await attempt.end(event)
+        if isinstance(event, m.Cancelled) and attempt.update is not None:
+            await self._memory.keep(self._store.forget_attempts, attempt.update.manifest_hash)
+        retry = isinstance(event, m.Failed) and attempt.update is not None
+        await self.offers.ended(attempt.offer, outcome, retry_after=RETRY if retry else None)
+        if retry:
+            self._spawn(self._look_later(RETRY))
+        await self._memory.record(outcome)
+
+    async def _look(self) -> None:
+        try:
+            while self._look_again:
+                self._look_again = False
+                source = await self.offers.waiting()
+                if source and not self._stopping:
+                    self.post(m.Offered(source, by_request=False))
+        finally:
+            self._looking = None
 
     async def _look_later(self, delay: float) -> None:
         await asyncio.sleep(delay)
-        await self._rescan()
+        self.look()
 
     # Health, reboot, the way back
 
     async def _judge(self) -> None:
         if not self.device.booted_group:
             self.offers.judged = True  # started from elsewhere: there is no group to judge
-            await self._rescan()
+            self.look()
+            return
+        if self._leaving:
             return
         confirm = self.config.confirm
         reason = await judge(self._watchdog, stable_for=confirm.stable_for, deadline=confirm.deadline)
-        self.post(m.HealthBad(reason) if reason else m.HealthGood(self.device.booted_group))
+        if not self._leaving:
+            self.post(m.HealthBad(reason) if reason else m.HealthGood(self.device.booted_group))
 
     async def _later(self, delay: float, event: m.Event) -> None:
         await asyncio.sleep(delay)
@@ -338,6 +377,8 @@ class Runner:
             self.post(m.NothingToFallBackTo())
             return
         await self.device.mark_group(group, good=False)
+        self.offers.judged = False  # the other group is the only one left
+        await self._memory.keep(self._store.leave_boot, self.device.boot_id)
         self._show(f"Rolled back: the next start is from {other}.")
         if self.config.reboot.when == "immediately":
             self._spawn(self._reboot())
@@ -365,29 +406,13 @@ class Runner:
             log.error("a bug in `updated`", exc_info=error)
 
 
-def transaction_of(update: m.Update) -> Transaction:
-    """What is shown of a verified update while it is worked on."""
-    return Transaction(
-        id=update.transaction,
-        source=update.source,
-        location=update.location,
-        compatible=update.compatible,
-        version=update.version,
-        manifest_hash=update.manifest_hash,
-        target=update.target,
-    )
-
-
-def outcome_of(update: m.Update, code: str, text: str) -> Outcome:
-    """The history line of a verified update."""
-    return Outcome(
-        transaction=update.transaction,
-        source=update.source,
-        location=update.location,
-        version=update.version,
-        manifest_hash=update.manifest_hash,
-        target=update.target,
-        code=code,
-        text=text,
-        time=timestamp(),
-    )
+def _answer(done: asyncio.Future[None] | None, error: Exception | None) -> None:
+    """Whoever waits for the event may go on."""
+    if done is None or done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    elif isinstance(error, UpdatedError):
+        done.set_exception(error)
+    else:
+        done.set_exception(Refused("already processing a different method", rule="busy"))

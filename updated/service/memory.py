@@ -1,0 +1,72 @@
+"""The effects that only remember something."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from updated.core import machine as m
+from updated.core.model import Outcome
+from updated.errors import UpdatedError
+from updated.host.clock import timestamp
+from updated.service.announce import Announcer
+from updated.service.details import outcome_of
+from updated.store import Quarantined, Store
+
+log = logging.getLogger(__name__)
+
+
+class Memory:
+    """Writes to the store in threads, and shows the last result."""
+
+    def __init__(self, store: Store, announcer: Announcer) -> None:
+        self._store = store
+        self._announce = announcer
+
+    async def remember(
+        self, effect: m.Save | m.Reject | m.Record, *, boot_id: str, raises_floor: bool
+    ) -> None:
+        """`raises_floor`: a confirmed version does.
+
+        Raises DeviceError if an install cannot be saved: nothing may be written then."""
+        match effect:
+            case m.Save(m.Install() as state):
+                await asyncio.to_thread(self._store.save_state, state)
+            case m.Save(state):
+                await self.keep(self._store.save_state, state)
+            case m.Reject(manifest_hash, version, reason):
+                log.warning("bundle %s (version %s) is quarantined: %s", manifest_hash, version, reason)
+                entry = Quarantined(manifest_hash, version, reason, timestamp(), boot_id)
+                await self.keep(self._store.reject, entry)
+            case m.Record(update, code, text):
+                if code == "confirmed":
+                    await self.keep(self._confirmed, update, raises_floor)
+                await self.record(outcome_of(update, code, text))
+
+    async def record(self, outcome: Outcome) -> None:
+        """Add a line to the history and show it as the last result."""
+        log.info("%s: %s", outcome.code, outcome.text)
+        self._announce.outcome(outcome)
+        await self.keep(self._store.record, outcome)
+
+    async def keep(self, save: Callable[..., None], *args: object) -> None:
+        """Save; but a full or read-only data directory must not keep a good system from being confirmed."""
+        try:
+            await asyncio.to_thread(save, *args)
+        except UpdatedError as error:
+            log_error(error)
+
+    def _confirmed(self, update: m.Update, raises_floor: bool) -> None:
+        self._store.forget_attempts(update.manifest_hash)
+        self._store.lift(update.manifest_hash)
+        if raises_floor:
+            self._store.raise_floor(update.version)
+
+
+def log_error(error: Exception) -> None:
+    """Ours with what to do about it, any other as the bug that it is."""
+    if isinstance(error, UpdatedError):
+        log.error("%s%s", error, f" ({error.hint})" if error.hint else "")
+    else:
+        log.error("a bug in `updated`", exc_info=error)
