@@ -15,6 +15,7 @@ from updated.config.system_conf import SystemConfig, load_system_config
 from updated.core.model import Transfer
 from updated.errors import DeviceError, UpdatedError
 from updated.health.watchdog import Watchdog
+from updated.host.malloc import one_arena
 from updated.host.systemd import Notifier, watchdog_timeout
 from updated.install.device import Device, open_device
 from updated.install.unsupported import unsupported
@@ -33,6 +34,7 @@ BUS_RETRY: Final = 5.0
 
 def run(options: ServiceOptions) -> int:
     """`updated service`; returns the exit code.  Raises UpdatedError if it cannot start at all."""
+    one_arena()
     _log_to_stderr(debug=options.debug)
     faulthandler.enable()  # systemd's watchdog sends SIGABRT: the traceback says where the service hung
     return asyncio.run(_main(options))
