@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from updated.core.model import SlotStatus
 from updated.slots.status_store import CentralStore
@@ -19,9 +22,11 @@ def test_leftovers_of_a_power_cut_go_away(tmp_path: Path) -> None:
     assert [left.name for left in tmp_path.iterdir()] == [".central.raucs2.abc.tmp"]
 
 
-def test_a_fifo_does_not_hang_the_service(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(path.name)])
+def test_what_is_no_file_is_set_aside(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """And nobody waits for who may write to a FIFO."""
     path = tmp_path / "central.raucs"
-    os.mkfifo(path)
+    make(path)
     store = CentralStore(path)
     assert asyncio.run(store.load()) == {}
     assert "not a regular file" in store.warnings[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import glob
 import os
 import stat
@@ -177,6 +178,10 @@ def _read(path: Path, *, rename: bool = True) -> tuple[KeyFile, tuple[str, ...]]
             data = opened.read(MAX_SIZE + 1) if regular else b""
     except FileNotFoundError:
         return _EMPTY, ()
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ELOOP):
+            raise  # the medium may come to its senses: nothing is set aside
+        regular = False
     try:
         if not regular:
             raise KeyFileError("not a regular file")
