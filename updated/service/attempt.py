@@ -12,7 +12,7 @@ from updated.core import machine as m
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts, check
 from updated.core.progress import ROOT_WEIGHT, Progress
-from updated.errors import Cancelled, NotSupportedError, Refused
+from updated.errors import Cancelled, DeviceError, NotSupportedError, Refused
 from updated.host import clock
 from updated.install.device import Device
 from updated.install.installer import (
@@ -117,8 +117,11 @@ class Attempt:
         """Let go of everything; how it ended."""
         if self._reader is not None:
             await self._reader.close()
-        if isinstance(event, m.Cancelled):
-            self.error = Cancelled("Installation cancelled")
+        match event:
+            case m.Cancelled():
+                self.error = Cancelled("Installation cancelled")
+            case m.Failed(reason) | m.Condemned(reason) if self.error is None:
+                self.error = DeviceError(reason)  # not the job's: what came of it could not be saved
         return self._outcome()
 
     def tell(self) -> None:
