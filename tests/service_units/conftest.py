@@ -179,7 +179,7 @@ class Site:
 
     async def device(self) -> Device:
         return await open_device(
-            self.system(),
+            await asyncio.to_thread(self.system),
             cmdline=self.root / "cmdline",
             boot_id=self.root / "boot-id",
             mount_folder=self.root,
@@ -193,7 +193,7 @@ class Site:
         config = config or self.config()
         device = await self.device()
         warnings: list[str] = []
-        store = Store(self.root / "data", warnings.append)
+        store = await asyncio.to_thread(Store, self.root / "data", warnings.append)
         announcer, ear = Announcer(), Ear()
         announcer.subscribe(ear)
         watchdog = Watchdog(None, lambda: None)

@@ -41,14 +41,14 @@ def run(options: ServiceOptions) -> int:
 
 
 async def _main(options: ServiceOptions) -> int:
-    system, config = _load(options)
+    system, config = await asyncio.to_thread(_load, options)
     announcer = Announcer()
     notifier = Notifier()
     announcer.subscribe(_Status(notifier))
     for sentence in unsupported(system):
         log.warning("%s", sentence)
     device = await _open_device(options, system)
-    store = Store(data_directory(config, system), log.warning)
+    store = await asyncio.to_thread(Store, data_directory(config, system), log.warning)
     watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
     runner = Runner(
         device=device,
