@@ -57,6 +57,7 @@ $(VENV)/.ready: pyproject.toml
 PREFIX ?= /usr
 UNIT_DIR ?= $(PREFIX)/lib/systemd/system
 DBUS_DIR ?= $(PREFIX)/share/dbus-1
+STATE_DIR ?= /var/lib/updated
 TARGET_PYTHON ?= /usr/bin/python3
 BUS_NAMES := de.pengutronix.rauc org.updated.Agent1
 LIB := $(DESTDIR)$(PREFIX)/lib/updated
@@ -85,6 +86,7 @@ endif
 
 install-units:
 	install -d $(DESTDIR)$(UNIT_DIR)
+	install -d -m 700 $(DESTDIR)$(STATE_DIR)
 	sed 's|/usr/bin/|$(PREFIX)/bin/|' units/updated.service >$(DESTDIR)$(UNIT_DIR)/updated.service
 	install -D -m 644 units/updated.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/updated.conf
 	install -D -m 644 units/updated.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/updated.conf

@@ -1,0 +1,162 @@
+"""A board in a container: two slots on loop devices, GRUB's variables, our unit as it is installed.
+
+What the container lacks is said to the service by its own options: which slot has booted.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.system.container import Container
+
+UNIT = "updated.service"
+SLOT_SIZE = 160 << 20  # bytes; files with holes
+GRUBENV = "/boot/grub/grubenv"
+WAIT = 20.0  # seconds; each wait takes about one
+
+SYSTEM_CONF = """\
+[system]
+compatible=Test
+bootloader=grub
+grubenv=/boot/grub/grubenv
+{system}
+[keyring]
+path=/etc/rauc/keyring.pem
+
+[slot.rootfs.0]
+device={devices[0]}
+type=ext4
+bootname=A
+
+[slot.rootfs.1]
+device={devices[1]}
+type=ext4
+bootname=B
+{slot}
+"""
+AGENT_CONF = """\
+[folder]
+path = "/srv/drop"
+{folder}
+[confirm]
+stable-for = 0.1
+{agent}
+"""
+DROP_IN = """\
+[Service]
+ExecStart=
+ExecStart=/usr/bin/updated service --cmdline=/etc/test/cmdline --boot-id=/etc/test/boot-id
+"""
+
+
+class Board:
+    """Fresh from the factory: runs from group A."""
+
+    def __init__(self, container: Container, keyring: bytes, devices: tuple[str, str]) -> None:
+        self.container = container
+        self.run = container.run
+        self.devices = devices
+        self.write("/etc/rauc/keyring.pem", keyring)
+        self.write(GRUBENV, _grubenv(ORDER="A B", A_OK="1", A_TRY="0", B_OK="1", B_TRY="0"))
+        self.write("/etc/systemd/system/updated.service.d/test.conf", DROP_IN)
+        self.configure()
+        self.boot_from("A", "1")
+
+    # Before it runs
+
+    def configure(self, *, system: str = "", slot: str = "", folder: str = "", agent: str = "") -> None:
+        """Lines to add to `[system]`, to the second slot's section, to `[folder]`, and to updated.toml."""
+        conf = SYSTEM_CONF.format(system=system, slot=slot, devices=self.devices)
+        self.write("/etc/rauc/system.conf", conf)
+        self.write("/etc/updated/updated.toml", AGENT_CONF.format(folder=folder, agent=agent))
+
+    def override(self, lines: str) -> None:
+        """Set what takes too long for a test in `[Service]`."""
+        self.write("/etc/systemd/system/updated.service.d/override.conf", f"[Service]\n{lines}\n")
+        self.run("systemctl daemon-reload")
+
+    def boot_from(self, bootname: str, boot_id: str) -> None:
+        """What the service takes for the kernel's words at its next start."""
+        self.write("/etc/test/cmdline", f"quiet rauc.slot={bootname}\n")
+        self.write("/etc/test/boot-id", boot_id)
+
+    def write(self, path: str, content: str | bytes) -> None:
+        file = self.container.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def put(self, source: Path, path: str) -> None:
+        """Copy a file in as a careful person does: it appears when it is complete."""
+        part = f"{path}.part"
+        self.write(part, source.read_bytes())
+        self.container.path(part).rename(self.container.path(path))
+
+    # The service
+
+    def start(self) -> None:
+        """Returns when it is ready."""
+        self.run(f"systemctl enable --now {UNIT}")
+
+    def show(self, name: str) -> str:
+        """A property of the unit."""
+        return self.run(f"systemctl show --property={name} --value {UNIT}").strip()
+
+    def pid(self) -> int:
+        """The service's process, with the host's number."""
+        return self.container.pids(UNIT)[0]
+
+    def journal(self) -> str:
+        return self.run(f"journalctl --no-pager --output=cat --unit={UNIT}")
+
+    def wait(self, what: str, true: Callable[[], bool], pause: float = 0.05) -> None:
+        deadline = time.monotonic() + WAIT
+        while not true():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {WAIT:g} s for {what} in vain\n{self.journal()}")
+            time.sleep(pause)
+
+    def wait_for_journal(self, text: str) -> None:
+        self.wait(repr(text), lambda: text in self.journal())
+
+    def wait_for_idle(self) -> None:
+        """The running system is confirmed: what is offered from now on is looked at."""
+        self.wait("idle", lambda: "waiting for an update" in self.show("StatusText"))
+
+    # What it did
+
+    def grubenv(self) -> dict[str, str]:
+        lines = self.container.path(GRUBENV).read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    def holds(self, image: Path) -> bool:
+        """Whether the second slot begins with `image`, byte for byte."""
+        content = image.read_bytes()
+        with Path(self.devices[1]).open("rb") as device:
+            return device.read(len(content)) == content
+
+    def wait_for_writing(self) -> None:
+        """The second slot is marked bad and its first bytes are written."""
+        with Path(self.devices[1]).open("rb", buffering=0) as device:
+            self.wait("the first byte", lambda: any(os.pread(device.fileno(), 4096, 0)), pause=0.001)
+        assert self.grubenv()["B_OK"] == "0"
+
+
+def _grubenv(**variables: str) -> str:
+    text = "# GRUB Environment Block\n" + "".join(f"{name}={value}\n" for name, value in variables.items())
+    return text.ljust(1024, "#")
+
+
+def attach(file: Path) -> str:
+    """A loop device over a new file of SLOT_SIZE."""
+    with file.open("wb") as opened:
+        opened.truncate(SLOT_SIZE)
+    command = ["losetup", "--find", "--show", str(file)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def detach(device: str) -> None:
+    subprocess.run(["losetup", "--detach", device], check=True)

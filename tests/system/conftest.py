@@ -1,0 +1,113 @@
+"""A tree for the whole run, a fresh board for each test, and signed bundles."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.system.board import Board, attach, detach
+from tests.system.container import Container
+from tests.system.tree import make_tree
+
+NewBoard = Callable[..., Board]
+
+
+class Signer(NamedTuple):
+    """PEM files."""
+
+    cert: Path
+    key: Path
+
+
+class Bundle(NamedTuple):
+    path: Path
+    image: Path
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A system with `updated` installed."""
+    target = tmp_path_factory.mktemp("system") / "tree"
+    make_tree(target)
+    yield target
+    shutil.rmtree(target)
+
+
+@pytest.fixture(scope="session")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    return _new_signer(tmp_path_factory.mktemp("signer"))
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    return _new_signer(tmp_path_factory.mktemp("stranger"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Bundle:
+    """Version 2: a file system of 8 MiB, installed in a moment."""
+    folder = tmp_path_factory.mktemp("small")
+    image = folder / "content/rootfs.ext4"
+    for name in ("content", "files"):
+        (folder / name).mkdir()
+    (folder / "files/system").write_bytes(os.urandom(1 << 20))
+    subprocess.run(["mkfs.ext4", "-q", "-d", str(folder / "files"), str(image), "8M"], check=True)
+    return _bundle(folder, signer, "2")
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Bundle:
+    """Version 3: as large as the slot and not compressible, so that there is time to disturb its install."""
+    folder = tmp_path_factory.mktemp("large")
+    image = folder / "content/rootfs.img"
+    image.parent.mkdir()
+    piece = os.urandom(1 << 20)
+    with image.open("wb") as file:
+        for number in range(160):
+            file.write(number.to_bytes(4, "big") + piece[4:])
+    return _bundle(folder, signer, "3")
+
+
+@pytest.fixture
+def board(tree: Path, tmp_path: Path, signer: Signer) -> Iterator[Board]:
+    """Booted; the service is not started yet."""
+    devices = []
+    try:
+        for name in ("a", "b"):
+            devices.append(attach(tmp_path / name))
+        with Container(tree, f"updated-test-{os.getpid()}", log=tmp_path / "console.log") as container:
+            yield Board(container, signer.cert.read_bytes(), (devices[0], devices[1]))
+    finally:
+        for device in devices:
+            detach(device)
+        for name in ("a", "b"):
+            (tmp_path / name).unlink(missing_ok=True)
+
+
+def _new_signer(folder: Path) -> Signer:
+    signer = Signer(folder / "cert.pem", folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-subj", f"/CN={folder.name}", "-days", "36500", "-nodes"]
+    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-keyout", str(signer.key), "-out", str(signer.cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    return signer
+
+
+def _bundle(folder: Path, signer: Signer, version: str) -> Bundle:
+    content, path = folder / "content", folder / f"system-{version}.raucb"
+    image = next(content.iterdir())
+    (content / "manifest.raucm").write_text(
+        f"[update]\ncompatible=Test\nversion={version}\n[bundle]\nformat=verity\n"
+        f"[image.rootfs]\nfilename={image.name}\n"
+    )
+    options = [f"--cert={signer.cert}", f"--key={signer.key}", "--mksquashfs-args=-comp lz4"]
+    command = [sys.executable, "-m", "updated", "bundle", *options, str(content), str(path)]
+    subprocess.run(command, check=True)
+    return Bundle(path, image)

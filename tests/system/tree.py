@@ -1,0 +1,106 @@
+"""The system that boots in the tests: a minimal Debian, made once, with the product installed into a copy.
+
+The base is kept in $UPDATED_TEST_CACHE (default: ~/.cache/updated-tests); it comes from where the machine's
+apt has its packages from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("systemd-sysv", "dbus", "python3", "e2fsprogs")
+LEFT_OUT = ("doc", "man", "locale", "info")  # folders of /usr/share
+# What a container has no use for and what only costs time.
+MASKED = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "console-getty.service",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service",
+)
+
+
+def make_tree(target: Path) -> None:
+    """A bootable tree with `updated` installed as docs/install.md says."""
+    subprocess.run(["cp", "-a", "--reflink=auto", str(_base()), str(target)], check=True)
+    packages = target / "usr/lib/updated"
+    for package in _needed("updated"):
+        _copy(package, packages)
+    subprocess.run(
+        ["make", "--quiet", "install", f"DESTDIR={target}", "DEPS=0", "RAUC=1", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        check=True,
+    )
+
+
+def _base() -> Path:
+    suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    recipe = hashlib.sha256(repr((suite, PACKAGES, LEFT_OUT, MASKED)).encode()).hexdigest()[:12]
+    folder = Path(os.environ.get("UPDATED_TEST_CACHE") or Path.home() / ".cache/updated-tests")
+    base = folder / f"{suite}-{recipe}"
+    if not base.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f".{base.name}-{os.getpid()}"
+        try:
+            _build(suite, unfinished)
+            unfinished.rename(base)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return base
+
+
+def _build(suite: str, target: Path) -> None:
+    command = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(PACKAGES)}"]
+    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
+    command += ['--aptopt=Acquire::Languages "none"', "--format=directory", suite, str(target)]
+    subprocess.run(command, check=True)
+    for unit in MASKED:
+        (target / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    (target / "etc/machine-id").write_text("")
+    (target / "etc/fstab").write_text("")
+
+
+def _needed(name: str) -> list[Distribution]:
+    """What a distribution needs to run, without its extras; itself not."""
+    found: dict[str, Distribution] = {}
+    wanted = [name]
+    while wanted:
+        package = distribution(wanted.pop())
+        for line in package.requires or ():
+            requirement, _, marker = line.partition(";")
+            match = re.match(r"[\w.-]+", requirement)
+            assert match is not None
+            if "extra ==" not in marker and match[0] not in found and _installed(match[0]):
+                found[match[0]] = distribution(match[0])
+                wanted.append(match[0])
+    return list(found.values())
+
+
+def _installed(name: str) -> bool:
+    """Markers for other platforms and Python versions name what is not there."""
+    try:
+        distribution(name)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _copy(package: Distribution, target: Path) -> None:
+    for file in package.files or ():
+        if ".." in file.parts or file.suffix == ".pyc":
+            continue
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(str(file.locate()), target / file)
