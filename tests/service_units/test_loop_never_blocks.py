@@ -19,7 +19,6 @@ from updated.core.model import Offer
 from updated.host.systemd import Notifier
 from updated.sources.folder import look
 
-
 ALSO = ("open", "pread", "pwrite", "fsync", "fdatasync", "fchmod", "lseek", "posix_fadvise", "statvfs")
 """What the guard does not know by itself, but what may wait for a medium."""
 
