@@ -213,6 +213,7 @@ class Runner:
         """An effect failed: nothing that needs it counts as done."""
         self._trouble(error)
         if isinstance(event, m.Verified):
+            self._current.error = error
             self.post(m.Failed(str(error)))
         elif isinstance(event, m.HealthGood | m.HealthBad | m.RollbackWanted):
             self.state = before
@@ -306,15 +307,16 @@ class Runner:
             self.post(m.Failed(f"internal error: {error!r}"))
 
     async def _end(self, event: m.Event) -> None:
-        attempt, self._attempt, self._job = self._attempt, None, None
-        if attempt is None and self._cancelling:  # a request that had not begun is cancelled, too
-            attempt, self._requested = self._requested, None
-        self._cancelling = False
+        if self._attempt is None and self._cancelling:  # a request that had not begun is cancelled, too
+            self._attempt, self._requested = self._requested, None
+        attempt = self._attempt
         try:
             if attempt is not None:
                 await self._close(attempt, event)
         except Exception as error:  # noqa: BLE001 - it is logged
             self._trouble(error)
+        # Only now: a request that came meanwhile would be taken for the end of this one.
+        self._attempt, self._job, self._cancelling = None, None, False
         if self._requested is None:
             self._at_rest.set()  # before anybody is told: who hears of it may go on at once
         else:
