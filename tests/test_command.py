@@ -58,6 +58,12 @@ def test_binary_output() -> None:
     assert sh(r"printf '\377\000ab'").stdout == "�\0ab"
 
 
+def test_the_reason_is_told_and_not_the_advice_to_look_for_it() -> None:
+    script = "echo; echo 'mount: no medium' >&2; echo '       dmesg(1) may have more' >&2; exit 32"
+    with pytest.raises(DeviceError, match=r"exit code 32: mount: no medium$"):
+        asyncio.run(command.check(["sh", "-c", script]))
+
+
 def test_check() -> None:
     assert asyncio.run(command.check(["echo", "x"])) == "x\n"
     with pytest.raises(DeviceError, match=r"^/bin/sh failed with exit code 2: why$"):

@@ -123,8 +123,10 @@ async def check(
     """Like `run`, but a non-zero exit is a DeviceError with the last line of stderr; returns stdout."""
     result = await run(argv, timeout=timeout, env=env)
     if result.code:
-        reason = result.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise DeviceError(f"{argv[0]} failed with exit code {result.code}: {reason[0]}")
+        lines = [line.strip() for line in result.stderr.splitlines()]
+        reasons = [line for line in lines if line and not line.startswith("dmesg(1)")]  # mount's advice
+        reason = reasons[-1] if reasons else "no message"
+        raise DeviceError(f"{argv[0]} failed with exit code {result.code}: {reason}")
     return result.stdout
 
 
