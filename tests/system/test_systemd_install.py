@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 def test_from_the_folder_to_the_confirmed_new_system(board: Board, small: Bundle) -> None:
     board.configure(folder='after = "delete"', slot="resize=true")
+    board.run("install -d --owner=games --mode=700 /srv/drop")
     board.start()
     board.wait_for_idle()
     board.put(small.path, "/srv/drop/new.raucb")
@@ -100,7 +101,7 @@ def test_killed_in_the_middle_it_begins_again(board: Board, large: Bundle) -> No
 
 
 def test_reboots_into_the_new_system(board: Board, small: Bundle) -> None:
-    """`systemctl reboot` out of the sandbox: systemd-logind wants a capability of the one who asks."""
+    """`systemctl reboot` works from inside the sandbox."""
     board.configure(agent='[reboot]\nwhen = "immediately"')
     board.start()
     board.wait_for_idle()
