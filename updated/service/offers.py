@@ -31,6 +31,7 @@ FOLDER: Final = "folder"
 class _PutOff:
     identity: tuple[int, int, int, int]
     until: float  # monotonic seconds; infinity: until the file changes
+    tried: bool = False  # not only compared with others
 
 
 class Offers:
@@ -75,7 +76,10 @@ class Offers:
         if tried is None or offer.source not in (FOLDER, AUTOINSTALL):
             return
         until = float("inf") if retry_after is None else time.monotonic() + retry_after
-        self._put_off[tried.path] = _PutOff(tried.identity, until)
+        if outcome.code in ("failed", "refused") and retry_after is None:
+            # What was below it has another chance; what was tried before has not.
+            self._put_off = {path: put for path, put in self._put_off.items() if put.tried}
+        self._put_off[tried.path] = _PutOff(tried.identity, until, tried=True)
         if offer.source == FOLDER and outcome.code in ("installed", "failed", "refused") and not retry_after:
             await asyncio.to_thread(self._tidy, tried)
 
