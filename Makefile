@@ -56,7 +56,7 @@ $(VENV)/.ready: pyproject.toml
 # Into an image: DESTDIR=/path/to/rootfs.  See docs/install.md.
 PREFIX ?= /usr
 UNIT_DIR ?= $(PREFIX)/lib/systemd/system
-DBUS_DIR ?= $(PREFIX)/share/dbus-1
+DBUS_DIR ?= /usr/share/dbus-1
 STATE_DIR ?= /var/lib/updated
 TARGET_PYTHON ?= /usr/bin/python3
 BUS_NAMES := de.pengutronix.rauc org.updated.Agent1

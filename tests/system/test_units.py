@@ -39,8 +39,9 @@ def make_install(*variables: str) -> None:
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An unusual PREFIX, with everything installed."""
     folder = tmp_path_factory.mktemp("installed")
-    data = folder / "data"  # keeps /var of this machine out of it
-    make_install(f"PREFIX={folder}", f"STATE_DIR={data}", f"TARGET_PYTHON={sys.executable}")
+    # What does not follow PREFIX would go to this machine.
+    here = (f"STATE_DIR={folder}/state", f"DBUS_DIR={folder}/share/dbus-1")
+    make_install(f"PREFIX={folder}", *here, f"TARGET_PYTHON={sys.executable}")
     return folder
 
 
