@@ -36,7 +36,7 @@ def run(options: ServiceOptions) -> int:
     """`updated service`; returns the exit code.  Raises UpdatedError if it cannot start at all."""
     one_arena()
     _log_to_stderr(debug=options.debug)
-    faulthandler.enable(2)  # stderr; systemd's watchdog sends SIGABRT: the traceback says where the service hung
+    faulthandler.enable(2)  # systemd's watchdog sends SIGABRT: stderr says where the service hung
     return asyncio.run(_main(options))
 
 
