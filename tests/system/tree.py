@@ -36,6 +36,9 @@ MASKED = (
 def make_tree(target: Path) -> None:
     """A bootable tree with `updated` installed as docs/install.md says."""
     subprocess.run(["cp", "-a", "--reflink=auto", str(_base()), str(target)], check=True)
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    if not (target / "usr/bin" / python).exists():
+        raise RuntimeError(f"no {python} in the system under test: make .venv with PYTHON=/usr/bin/python3")
     packages = target / "usr/lib/updated"
     for package in _needed("updated"):
         _copy(package, packages)
