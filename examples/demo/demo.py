@@ -18,6 +18,7 @@ from pathlib import Path
 from keys import make_signer
 from virtual_device import VirtualDevice, make_content
 
+KIOSK = Path(__file__).parent.parent / "kiosk/kiosk.py"
 WAIT = 30.0  # seconds; each step takes about one
 
 
@@ -84,9 +85,12 @@ class Demo:
         return bundle
 
     def drop(self, bundle: Path) -> None:
-        """Copy a bundle into the drop folder and watch the service."""
-        print(f"$ cp {bundle.name} {self.device.root}/drop/")
-        shutil.copy(bundle, self.device.root / "drop")
+        """Copy a bundle into the drop folder, and show what a kiosk shows until it is installed."""
+        print(f"$ cp {bundle.name} {self.device.root}/drop/", flush=True)
+        with subprocess.Popen([sys.executable, str(KIOSK)]) as kiosk:
+            shutil.copy(bundle, self.device.root / "drop")
+            self.wait_for_log("installed: Installed to")
+            kiosk.terminate()
 
     def wait_for_log(self, text: str) -> None:
         wait_for(repr(text), lambda: text in self.device.log()[self._shown :])
@@ -106,14 +110,12 @@ class Demo:
 
         say("The bundle is put into the drop folder")
         self.drop(bundle)
-        self.wait_for_log("installed: Installed to")
         self.reboot()
         self.wait_for_log("confirmed:")
         updated("status")
 
         say("The same with version 3.0.0, which never comes up")
         self.drop(self.make_bundle("3.0.0", healthy=False))
-        self.wait_for_log("installed: Installed to")
         self.reboot()
         self.wait_for_log("marked rootfs.1 as good")
         updated("status")

@@ -7,6 +7,7 @@ A device with a screen draws here; this one prints.  It survives a service that 
 import asyncio
 import os
 import sys
+from typing import Any
 
 from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
@@ -22,7 +23,7 @@ RULES = (
 WIDTH = 20  # characters of the bar
 
 
-def draw(values: dict) -> str:
+def draw(values: dict[str, Any]) -> str:
     """One line for the properties of the service; {} if it is not running."""
     if not values:
         return "The update service is not running."
@@ -33,7 +34,7 @@ def draw(values: dict) -> str:
     return f"{values['Detail'] or values['State']}{last}"
 
 
-def draw_progress(progress: dict) -> str:
+def draw_progress(progress: dict[str, Any]) -> str:
     filled = progress["percentage"] * WIDTH // 100
     bar = "#" * filled + "." * (WIDTH - filled)
     line = f"[{bar}] {progress['percentage']:3d} %  {progress['message']}"
@@ -45,7 +46,7 @@ def draw_progress(progress: dict) -> str:
     return line
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """The value without D-Bus's variants."""
     value = getattr(value, "value", value)
     return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
@@ -54,7 +55,7 @@ def plain(value):
 class Kiosk:
     def __init__(self, bus: MessageBus) -> None:
         self.bus = bus
-        self.values: dict = {}
+        self.values: dict[str, Any] = {}
         self.shown = ""
         self.restarted = asyncio.Event()
         bus.add_message_handler(self.hear)
@@ -66,8 +67,8 @@ class Kiosk:
             self.restarted.clear()
             call = Message(NAME, PATH, PROPERTIES, "GetAll", signature="s", body=[INTERFACE])
             reply = await self.bus.call(call)
-            running = reply.message_type is MessageType.METHOD_RETURN
-            self.values = plain(reply.body[0]) if running else {}
+            running = reply is not None and reply.message_type is MessageType.METHOD_RETURN
+            self.values = plain(reply.body[0]) if reply and running else {}
             self.show()
             await self.restarted.wait()
 
@@ -89,7 +90,7 @@ class Kiosk:
 async def main() -> None:
     session = os.environ.get("DBUS_STARTER_BUS_TYPE") == "session"
     bus = await MessageBus(bus_type=BusType.SESSION if session else BusType.SYSTEM).connect()
-    await asyncio.gather(Kiosk(bus).run(), bus.wait_for_disconnect())
+    await asyncio.gather(Kiosk(bus).run(), bus.wait_for_disconnect())  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
