@@ -493,6 +493,8 @@ def test_memory_does_not_grow(site: Any) -> None:
             await service.install(bad)
             service.ear.heard.clear()
 
+    logging.disable()  # pytest keeps every record
+
     async def scenario() -> None:
         async with site.running() as service:
             service.ear.quiet = True
@@ -513,4 +515,7 @@ def test_memory_does_not_grow(site: Any) -> None:
             assert len(service.runner._tasks) <= 1
             assert len(service.offers._put_off) == 0
 
-    asyncio.run(scenario())
+    try:
+        asyncio.run(scenario())
+    finally:
+        logging.disable(logging.NOTSET)
