@@ -199,7 +199,7 @@ def test_a_folder_in_its_place_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "status").mkdir()
     store = CentralStore(tmp_path / "status")
     assert asyncio.run(store.load()) == {}
-    assert store.warnings[0] == f"Failed to load status file {tmp_path / 'status'}: Is a directory"
+    assert store.warnings[0] == f"Failed to load status file {tmp_path / 'status'}: not a regular file"
     asyncio.run(store.save("a.0", OLD))
     assert asyncio.run(store.load()) == {"a.0": OLD}
     assert (tmp_path / "status.broken").is_dir()
