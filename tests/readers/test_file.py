@@ -74,6 +74,7 @@ def test_folder_fifo_and_impossible_names_are_refused_at_once(tmp_path: Path) ->
         (str(tmp_path), "Is a directory"),
         (str(fifo), "Not a regular file"),
         ("a\0b", "file name"),
+        ("/proc/self/mem", "Invalid argument"),
     ):
         with pytest.raises(SourceError, match=reason):
             asyncio.run(open_file(path))

@@ -123,6 +123,9 @@ def _open(path: str, follow_symlinks: bool) -> tuple[int, int]:
             raise SourceError(_CANNOT_OPEN.format(path=path, reason="Not a regular file"))
         size = _size(handle)
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    except OSError as error:  # files of procfs have no end, and others no size
+        os.close(handle)
+        raise SourceError(_CANNOT_OPEN.format(path=path, reason=error.strerror)) from error
     except BaseException:
         os.close(handle)
         raise
