@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 from updated.boot.custom import Custom
 from updated.boot.grub import DEFAULT_GRUBENV, Grub
@@ -15,8 +14,7 @@ from updated.boot.noop import Noop, Unsupported
 from updated.boot.uboot import DEFAULT_ATTEMPTS, UBoot
 from updated.core.model import Bootloader
 from updated.errors import ConfigError, DeviceError
-
-T = TypeVar("T")
+from updated.finish import stop_if_cancelled, to_its_end
 
 KINDS = ("barebox", "grub", "uboot", "efi", "custom", "noop")  # values of `bootloader=`
 
@@ -86,7 +84,8 @@ class VerifiedBootloader:
     async def set_primary(self, bootname: str) -> None:
         async with self._lock:
             with self._named():
-                await _to_the_end(self._set_primary(bootname))
+                await to_its_end(self._set_primary(bootname))
+        stop_if_cancelled()
 
     async def get_state(self, bootname: str) -> bool:
         async with self._lock:
@@ -96,7 +95,8 @@ class VerifiedBootloader:
     async def set_state(self, bootname: str, good: bool) -> None:
         async with self._lock:
             with self._named():
-                await _to_the_end(self._set_state(bootname, good))
+                await to_its_end(self._set_state(bootname, good))
+        stop_if_cancelled()
 
     async def get_current(self) -> str | None:
         async with self._lock:
@@ -125,19 +125,3 @@ class VerifiedBootloader:
             yield
         except DeviceError as error:
             raise DeviceError(f"{self._kind} backend: {error}", hint=error.hint) from error
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`; a cancellation takes effect when it is over.  Its own deadlines bound the wait."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled():
-        task.exception()  # seen; the caller wants to know of the cancellation
-    raise cancelled

@@ -16,7 +16,6 @@ from updated.core.target import find_booted, resolve_identifier, slot_states
 from updated.errors import DeviceError, Refused, UpdatedError
 from updated.host import clock, proc
 from updated.host.devices import find_mountpoint, identities
-from updated.install.one_at_a_time import OneAtATime
 from updated.slots import status as slot_status
 from updated.slots.status_store import CentralStore, PerSlotStore, StatusStore
 
@@ -253,7 +252,7 @@ async def open_device(
 def _bootloader(config: SystemConfig) -> Bootloader:
     system = config.system
     backend = config.handlers.bootloader_custom_backend
-    bootloader = make_bootloader(
+    return make_bootloader(
         system.bootloader,
         [slot.bootname for slot in config.slots if slot.bootname],
         grubenv=system.grubenv,
@@ -261,7 +260,6 @@ def _bootloader(config: SystemConfig) -> Bootloader:
         attempts_primary=system.boot_attempts_primary,
         custom_backend=str(backend) if backend else None,
     )
-    return OneAtATime(bootloader)
 
 
 def _status_store(config: SystemConfig, mount_folder: Path | None) -> StatusStore:

@@ -21,10 +21,10 @@ from updated.core.target import (
     map_images,
 )
 from updated.errors import DeviceError, NotSupportedError, Refused, UpdatedError
+from updated.finish import stop_if_cancelled, to_its_end
 from updated.host import clock
 from updated.install.device import Device
 from updated.install.opened import OpenedBundle
-from updated.install.threads import stop_if_cancelled, to_its_end
 from updated.slots import status as slot_status
 from updated.slots.filesystem import grow_ext4
 from updated.slots.raw import open_slot

@@ -15,7 +15,8 @@ from types import TracebackType
 
 from updated.core.model import SlotWriter
 from updated.errors import DeviceError
-from updated.install.threads import in_thread, settled
+from updated.finish import settled
+from updated.install.threads import in_thread
 
 STRETCH = (
     32 << 20

@@ -13,10 +13,10 @@ from updated.config.agent_toml import AgentConfig
 from updated.core import machine as m
 from updated.core.model import Offer
 from updated.errors import BundleError, Refused, UpdatedError
+from updated.finish import stop_if_cancelled, to_its_end
 from updated.health.gate import judge
 from updated.health.watchdog import Watchdog
 from updated.install.device import Device
-from updated.install.threads import stop_if_cancelled, to_its_end
 from updated.service.announce import Announcer
 from updated.service.attempt import Attempt
 from updated.service.details import describe, transaction_of
