@@ -10,6 +10,8 @@ from __future__ import annotations
 class UpdatedError(Exception):
     """Base of all errors of this project that are not bugs."""
 
+    passing = False  # True: the same thing may succeed later, so it is worth another try by itself
+
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
@@ -23,12 +25,22 @@ class SignatureError(BundleError):
     """The bundle is not signed by somebody this device trusts, or was changed afterwards."""
 
 
+class ValidityError(SignatureError):
+    """A certificate or a revocation list is expired or not yet valid: the device's clock may be wrong."""
+
+    passing = True
+
+
 class SourceError(UpdatedError):
-    """The bundle could not be read: a medium, a file or a server.  Another try may succeed."""
+    """The bundle could not be read: a medium, a file or a server."""
+
+    passing = True
 
 
 class DeviceError(UpdatedError):
     """This device could not do it: a slot, the bootloader, a disk, a missing tool."""
+
+    passing = True
 
 
 class ConfigError(UpdatedError):

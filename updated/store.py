@@ -152,10 +152,11 @@ class Store:
         return {entry.manifest_hash: entry for entry in self._quarantine.value}
 
     def reject(self, entry: Quarantined) -> None:
-        """Raises DeviceError."""
+        """Keep the first reason: what comes after it is its consequence.  Raises DeviceError."""
+        if entry.manifest_hash in self.quarantine():
+            return
         entry = replace(entry, reason=entry.reason[:MAX_TEXT], version=entry.version[:MAX_TEXT])
-        others = [e for e in self._quarantine.value if e.manifest_hash != entry.manifest_hash]
-        self._quarantine.save([*others, entry][-MAX_QUARANTINE:])
+        self._quarantine.save([*self._quarantine.value, entry][-MAX_QUARANTINE:])
         self.forget_attempts(entry.manifest_hash)
 
     def lift(self, manifest_hash: str) -> None:

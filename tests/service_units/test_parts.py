@@ -322,7 +322,8 @@ def test_a_file_that_vanishes_while_it_is_chosen(site: Any) -> None:
         path.unlink()
         chosen, refused = await choose([found], device, policy, moved=lambda: None)
         assert chosen is None
-        assert "No such file" in refused[0][1]
+        assert "No such file" in refused[0].reason
+        assert refused[0].passing
 
     asyncio.run(scenario())
 

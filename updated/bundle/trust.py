@@ -15,11 +15,14 @@ from OpenSSL import crypto
 from updated.bundle.algorithms import PREFIX, check_certificate_algorithm, strong_key
 from updated.bundle.certificate import Certificate
 from updated.bundle.purpose import DEFAULT, check_name, check_purpose
-from updated.errors import ConfigError, SignatureError
+from updated.errors import ConfigError, SignatureError, ValidityError
 
 # X509_V_FLAG_*, openssl/x509_vfy.h; pyOpenSSL does not name these two.
 EXTENDED_CRL_SUPPORT = 0x1000
 NO_CHECK_TIME = 0x200000
+
+# X509_V_ERR_ CERT_NOT_YET_VALID, CERT_HAS_EXPIRED, CRL_NOT_YET_VALID, CRL_HAS_EXPIRED.
+VALIDITY = (9, 10, 11, 12)
 
 CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE")
 CRL_LABEL = b"X509 CRL"
@@ -114,7 +117,8 @@ class Keyring:
         except crypto.X509StoreContextError as error:
             text = str(error).removesuffix(NEWER_WORDS)
             hint = HINTS.get(text, NOT_TRUSTED)
-            raise SignatureError(f"{PREFIX}Verify error: {text}", hint=hint) from error
+            kind = ValidityError if error.errors[0] in VALIDITY else SignatureError
+            raise kind(f"{PREFIX}Verify error: {text}", hint=hint) from error
         except crypto.Error as error:
             raise SignatureError(f"{PREFIX}unreadable certificate", hint=str(error)) from error
         return tuple(

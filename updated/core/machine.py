@@ -33,6 +33,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+FELL_BACK: Final = "the bootloader fell back"  # all that is known of a system that never came up
 MAX_ATTEMPTS: Final = 3  # installs of one bundle by automatic sources; boots are counted by the bootloader
 
 
@@ -454,7 +455,7 @@ def resume(saved: Saved, facts: Facts) -> Step:
         case RebootPending(update):
             text = f"The bootloader fell back to {facts.booted or 'another system'}."
             return Idle(), (
-                _reject(update, "the bootloader fell back"),
+                _reject(update, FELL_BACK),
                 Record(update, "fallback", text),
                 Save(Idle()),
                 CheckHealth(),

@@ -56,6 +56,8 @@ class ServiceAgent:
         marked = await self._device.mark(state, identifier)
         if state == "good" and marked[0] == self._device.booted_group:
             await self._runner.deliver(m.HealthGood(marked[0]))  # by hand is a confirmation, too
+        if state == "bad" and self._device.booted_group in marked[0].split():
+            await self._runner.give_up()
         return marked
 
     async def slots(self) -> Sequence[SlotReport]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from updated.core.model import Reader
 from updated.core.policy import Candidate, PolicyFacts
@@ -19,7 +20,14 @@ from updated.sources.folder import Found
 
 log = logging.getLogger(__name__)
 
-Refusals = list[tuple[Found, str]]
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a file is not installed."""
+
+    item: Found
+    reason: str
+    passing: bool = False  # True: it may be installed later
 
 
 class Watched:
@@ -48,26 +56,26 @@ class Watched:
 
 async def choose(
     found: Sequence[Found], device: Device, facts: PolicyFacts, *, moved: Callable[[], None]
-) -> tuple[Found | None, Refusals]:
+) -> tuple[Found | None, list[Refusal]]:
     """The one to install, and those that are not worth another look, each with the reason.
 
     `moved` is called whenever it gets on.
     """
     candidates: dict[str, Candidate] = {}
-    refused: Refusals = []
+    refused: list[Refusal] = []
     for item in found:
         try:
             opened = await inspect(str(item.path), device, follow_symlinks=False, moved=moved)
         except UpdatedError as error:
-            refused.append((item, str(error)))
+            refused.append(Refusal(item, str(error), error.passing))
         except Exception as error:
             log.exception("a bug in `updated`")  # or this file would be looked at for ever
-            refused.append((item, f"internal error: {error!r}"))
+            refused.append(Refusal(item, f"internal error: {error!r}"))
         else:
             candidates[str(item.path)] = Candidate(str(item.path), opened.manifest)
     chosen, rejected = choose_candidate(list(candidates.values()), facts)
     by_name = {str(item.path): item for item in found}
-    refused += [(by_name[candidate.name], reason) for candidate, reason in rejected]
+    refused += [Refusal(by_name[candidate.name], reason) for candidate, reason in rejected]
     return (by_name[chosen.name] if chosen else None), refused
 
 

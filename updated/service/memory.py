@@ -42,7 +42,7 @@ class Memory:
             case m.Record(update, code, text):
                 if code == "confirmed":
                     await self.keep(self._confirmed, update, raises_floor)
-                await self.record(outcome_of(update, code, text))
+                await self.record(outcome_of(update, code, f"{text}{self._cause(update, code)}"))
 
     async def record(self, outcome: Outcome) -> None:
         """Add a line to the history and show it as the last result."""
@@ -56,6 +56,13 @@ class Memory:
             await asyncio.to_thread(save, *args)
         except UpdatedError as error:
             log_error(error)
+
+    def _cause(self, update: m.Update, code: str) -> str:
+        """Why the bootloader fell back, where that was known before it did."""
+        known = self._store.quarantine().get(update.manifest_hash)
+        return (
+            f" Cause: {known.reason}." if code == "fallback" and known and known.reason != m.FELL_BACK else ""
+        )
 
     def _confirmed(self, update: m.Update, raises_floor: bool) -> None:
         self._store.forget_attempts(update.manifest_hash)

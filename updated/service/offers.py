@@ -23,6 +23,7 @@ from updated.sources.folder import Folder, Found, look, move, remove
 
 log = logging.getLogger(__name__)
 
+LATER: Final = 600.0  # seconds until another look after a fault that may pass: a wrong clock, a busy slot
 AUTOINSTALL: Final = "autoinstall"
 FOLDER: Final = "folder"
 
@@ -54,6 +55,11 @@ class Offers:
                 return source
         return ""
 
+    def due(self) -> float | None:
+        """Seconds until something that was put off is worth another look; None: nothing was."""
+        times = [put.until for put in self._put_off.values() if put.until != float("inf")]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
     def forget(self) -> None:
         """Look at everything again: the rules may have changed."""
         self._put_off.clear()
@@ -64,9 +70,10 @@ class Offers:
         """The best bundle of `source`; what is not worth another look is put off, with the reason said."""
         found = await self._found(source)
         chosen, refused = await choose(found, device, facts, moved=moved)
-        for item, reason in refused:
-            log.info("%s is not installed: %s", item.path, reason)
-            self._put_off[item.path] = _PutOff(item.identity, float("inf"))
+        for refusal in refused:
+            log.info("%s is not installed: %s", refusal.item.path, refusal.reason)
+            until = time.monotonic() + LATER if refusal.passing else float("inf")
+            self._put_off[refusal.item.path] = _PutOff(refusal.item.identity, until)
         self._chosen = chosen
         return Offer(source, str(chosen.path)) if chosen else None
 

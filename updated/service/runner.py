@@ -22,7 +22,7 @@ from updated.service.attempt import Attempt
 from updated.service.details import describe, transaction_of
 from updated.service.facts import policy_facts
 from updated.service.memory import Memory, log_error
-from updated.service.offers import Offers
+from updated.service.offers import LATER, Offers
 from updated.store import Store
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class Runner:
         self._cancelling = False
         self._looking: asyncio.Task[None] | None = None
         self._look_again = False
+        self._due: asyncio.TimerHandle | None = None
         self.resumed = asyncio.Event()  # the saved state is known; before, nobody may ask for anything
         self._at_rest = asyncio.Event()
         self._at_rest.set()
@@ -106,6 +107,11 @@ class Runner:
         if self._job is not None:
             self._job.cancel()  # an automatic source that only looks gives way to a person
         self.post(m.Offered(offer.source, by_request=True))
+
+    async def give_up(self) -> None:
+        """The running group was marked bad by hand: nothing marks it good again before the reboot."""
+        self.offers.judged = False
+        await self._memory.keep(self._store.leave_boot, self.device.boot_id)
 
     def look(self) -> None:
         """A source may have something new.  However often it is called meanwhile, it looks only once more."""
@@ -163,6 +169,8 @@ class Runner:
                 _answer(done, error)
                 stop_if_cancelled()
         finally:
+            if self._due is not None:
+                self._due.cancel()
             tasks = [*self._tasks, *([self._job] if self._job else [])]
             for task in tasks:
                 task.cancel()
@@ -323,16 +331,16 @@ class Runner:
             self.post(m.Offered(self._requested.offer.source, by_request=True))
         if attempt is not None:
             attempt.tell()
+            self._look_when_due()
         self._show()
 
     async def _close(self, attempt: Attempt, event: m.Event) -> None:
         outcome = await attempt.end(event)
         if isinstance(event, m.Cancelled) and attempt.update is not None:
             await self._memory.keep(self._store.forget_attempts, attempt.update.manifest_hash)
-        retry = isinstance(event, m.Failed) and attempt.update is not None
-        await self.offers.ended(attempt.offer, outcome, retry_after=RETRY if retry else None)
-        if retry:
-            self._spawn(self._look_later(RETRY))
+        if outcome.code == "installed":  # whatever was said of the bundle before: it is on trial anew
+            await self._memory.keep(self._store.lift, outcome.manifest_hash)
+        await self.offers.ended(attempt.offer, outcome, retry_after=_retry_after(attempt, event))
         await self._memory.record(outcome)
 
     async def _look(self) -> None:
@@ -344,10 +352,14 @@ class Runner:
                     self.post(m.Offered(source, by_request=False))
         finally:
             self._looking = None
+        self._look_when_due()
 
-    async def _look_later(self, delay: float) -> None:
-        await asyncio.sleep(delay)
-        self.look()
+    def _look_when_due(self) -> None:
+        """What was put off gets its time; without such a thing nothing wakes the device."""
+        if self._due is not None:
+            self._due.cancel()
+        delay = self.offers.due()
+        self._due = asyncio.get_running_loop().call_later(delay, self.look) if delay is not None else None
 
     # Health, reboot, the way back
 
@@ -379,8 +391,7 @@ class Runner:
             self.post(m.NothingToFallBackTo())
             return
         await self.device.mark_group(group, good=False)
-        self.offers.judged = False  # the other group is the only one left
-        await self._memory.keep(self._store.leave_boot, self.device.boot_id)
+        await self.give_up()  # the other group is the only one left
         self._show(f"Rolled back: the next start is from {other}.")
         if self.config.reboot.when == "immediately":
             self._spawn(self._reboot())
@@ -406,6 +417,13 @@ class Runner:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a bug in `updated`", exc_info=error)
+
+
+def _retry_after(attempt: Attempt, event: m.Event) -> float | None:
+    """Seconds until the same bundle is tried again by itself; None: not before it changes."""
+    if isinstance(event, m.Failed) and attempt.update is not None:
+        return RETRY  # the machine counts how often
+    return LATER if isinstance(attempt.error, UpdatedError) and attempt.error.passing else None
 
 
 def _answer(done: asyncio.Future[None] | None, error: Exception | None) -> None:

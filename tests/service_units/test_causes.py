@@ -1,0 +1,119 @@
+"""Why something happened is kept and told; what may pass is tried again; what a person says stands."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import Any
+
+from updated.core import machine as m
+from updated.core.machine import Update
+
+UPDATE = Update("t-1", "folder", "/x.raucb", "h-new", "2.0.0", "rootfs.1")
+
+
+def installed_and_started(site: Any, *, in_group: str) -> None:
+    """The journal of an update that was installed to B, and the device started from `in_group`."""
+    from updated.store import Store
+
+    Store(site.root / "data", print).save_state(m.RebootPending(UPDATE, "boot-of-the-install"))
+    site.write_env({"ORDER": "B A", "A_OK": "1", "A_TRY": "0", "B_OK": "1", "B_TRY": "0"})
+    site.boot(in_group)
+
+
+def test_a_fallback_after_a_failed_gate_tells_the_cause(site: Any) -> None:
+    installed_and_started(site, in_group="B")
+    config = site.config(more="deadline = 1\n")
+
+    async def sick() -> None:
+        async with site.running(config) as service:
+            service.runner.post(m.HealthBad("the application does not answer"))
+            await service.until(lambda: site.env()["B_OK"] == "0")
+
+    async def back_again() -> None:
+        async with site.running(config) as service:
+            await service.until(lambda: service.last == "fallback")
+            (line,) = service.store.history(1)
+            assert line.text == (
+                "The bootloader fell back to rootfs.0. Cause: the application does not answer."
+            )
+            assert service.store.quarantine()["h-new"].reason == "the application does not answer"
+
+    asyncio.run(sick())
+    site.boot("A")
+    asyncio.run(back_again())
+
+
+def test_a_fallback_without_a_word_from_the_new_system(site: Any) -> None:
+    installed_and_started(site, in_group="A")
+
+    async def scenario() -> None:
+        async with site.running() as service:
+            await service.until(lambda: service.last == "fallback")
+            assert service.store.history(1)[0].text == "The bootloader fell back to rootfs.0."
+            assert service.store.quarantine()["h-new"].reason == m.FELL_BACK
+
+    asyncio.run(scenario())
+
+
+def test_a_quarantined_bundle_that_a_person_installs_is_on_trial_anew(site: Any) -> None:
+    bundle = site.bundle()
+
+    async def scenario() -> None:
+        async with site.running() as service:
+            await service.install(bundle)
+            pending = service.runner.state
+            assert isinstance(pending, m.RebootPending)
+            await service.agent.rollback()
+            await service.until(lambda: pending.update.manifest_hash in service.store.quarantine())
+            await service.install(bundle)
+            assert service.last == "installed"
+            assert not service.store.quarantine()
+
+    asyncio.run(scenario())
+
+
+def test_marked_bad_by_hand_stays_bad_until_the_reboot(site: Any) -> None:
+    site.write_env({"ORDER": "A B", "A_OK": "1", "A_TRY": "1", "B_OK": "1", "B_TRY": "0"})
+    config = site.config(more="deadline = 60\n")
+
+    async def scenario() -> None:
+        async with site.running(config) as service:
+            await service.agent.mark("bad", "booted")
+            await asyncio.sleep(0.1)  # longer than the gate
+            assert site.env()["A_OK"] == "0"
+
+    asyncio.run(scenario())
+
+
+def test_a_slot_that_is_busy_for_a_while(site: Any) -> None:
+    """A device that is not there when the bundle comes is a fault that may pass: another look is due."""
+    (site.root / "b.img").rename(site.root / "away")
+
+    async def scenario() -> None:
+        async with site.running() as service:
+            shutil.copy(site.bundle(), site.root / "drop")
+            await service.until(lambda: service.offers.judged)
+            service.runner.look()
+            await service.until(lambda: service.last == "failed")
+            due = service.offers.due()
+            assert due is not None
+            assert 0 < due <= 600
+            (site.root / "away").rename(site.root / "b.img")
+            service.offers.forget()  # as if the time had come
+            service.runner.look()
+            await service.until(lambda: service.last == "installed")
+
+    asyncio.run(scenario())
+
+
+def test_a_bundle_that_is_refused_for_good_wakes_nobody(site: Any) -> None:
+    async def scenario() -> None:
+        async with site.running() as service:
+            shutil.copy(site.bundle(compatible="Another"), site.root / "drop")
+            await service.until(lambda: service.offers.judged)
+            service.runner.look()
+            await service.until(lambda: service.offers._put_off)
+            assert service.offers.due() is None
+
+    asyncio.run(scenario())
