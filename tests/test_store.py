@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Outcome
 from updated.errors import DeviceError
 from updated.store import MAX_FILE, MAX_HISTORY, MAX_QUARANTINE, MAX_TEXT, Quarantined, Store
 
-UPDATE = m.Update("t-1", "folder", "/drop/x.raucb", "h1", "2.0.0", "rootfs.1", "Test")
+UPDATE = states.Update("t-1", "folder", "/drop/x.raucb", "h1", "2.0.0", "rootfs.1", "Test")
 LINE = Outcome(
     "t-1", "folder", "/x", "2.0.0", "h1", "rootfs.1", "installed", "Installed.", "2026-01-01T00:00:00Z"
 )
@@ -47,7 +47,7 @@ def open_store(folder: Path, warnings: list[str]) -> Open:
 
 
 def fill(store: Store) -> None:
-    store.save_state(m.Install(UPDATE, 2))
+    store.save_state(states.Install(UPDATE, 2))
     store.reject(REJECTED)
     store.count_attempt("h2")
     store.raise_floor("1.2.0")
@@ -65,7 +65,7 @@ def look(store: Store) -> tuple[object, ...]:
     )
 
 
-EMPTY: tuple[object, ...] = (m.Idle(), {}, "", "", [])
+EMPTY: tuple[object, ...] = (states.Idle(), {}, "", "", [])
 
 
 def test_a_fresh_device(open_store: Open, folder: Path, warnings: list[str]) -> None:
@@ -78,16 +78,18 @@ def test_a_fresh_device(open_store: Open, folder: Path, warnings: list[str]) -> 
 def test_everything_survives(open_store: Open, folder: Path, warnings: list[str]) -> None:
     store = open_store()
     fill(store)
-    expected = (m.Install(UPDATE, 2), {"h1": REJECTED}, "1.2.0", "boot-1", [LINE])
+    expected = (states.Install(UPDATE, 2), {"h1": REJECTED}, "1.2.0", "boot-1", [LINE])
     assert look(store) == look(open_store()) == expected
     assert {path.name for path in folder.iterdir()} == {f"{name}.json" for name in DOCUMENTS}
     assert open_store().count_attempt("h2") == 2
     assert warnings == []
 
 
-@pytest.mark.parametrize("state", [m.Idle(), m.Install(UPDATE, 3), m.RebootPending(UPDATE, "boot-1")])
-def test_states(open_store: Open, state: m.Saved) -> None:
-    open_store().save_state(m.Install(UPDATE, 1))
+@pytest.mark.parametrize(
+    "state", [states.Idle(), states.Install(UPDATE, 3), states.RebootPending(UPDATE, "boot-1")]
+)
+def test_states(open_store: Open, state: states.Saved) -> None:
+    open_store().save_state(states.Install(UPDATE, 1))
     open_store().save_state(state)
     assert open_store().saved_state() == state
 
@@ -201,7 +203,7 @@ def test_unknown_keys_come_from_newer_versions(open_store: Open, folder: Path, w
 def test_an_install_without_its_update_is_idle(open_store: Open, folder: Path) -> None:
     folder.mkdir()
     (folder / "journal.json").write_text('{"state": "install", "attempt": 1}')
-    assert open_store().saved_state() == m.Idle()
+    assert open_store().saved_state() == states.Idle()
 
 
 # A disk that does not take it
@@ -242,7 +244,7 @@ def test_memory_goes_on(
     with broken(folder):
         store = open_store()
         for write in (
-            lambda: store.save_state(m.Install(UPDATE, 2)),
+            lambda: store.save_state(states.Install(UPDATE, 2)),
             lambda: store.reject(REJECTED),
             lambda: store.count_attempt("h2"),
             lambda: store.raise_floor("1.2.0"),
@@ -252,16 +254,16 @@ def test_memory_goes_on(
             with pytest.raises(DeviceError, match=reason) as caught:
                 write()
             assert caught.value.hint
-        expected = (m.Install(UPDATE, 2), {"h1": REJECTED}, "1.2.0", "boot-1", [LINE])
+        expected = (states.Install(UPDATE, 2), {"h1": REJECTED}, "1.2.0", "boot-1", [LINE])
         assert look(store) == expected
         assert not list(folder.glob(".*"))
     # The disk is back: what is said again is written, though it is nothing new in memory.
-    store.save_state(m.Install(UPDATE, 2))
+    store.save_state(states.Install(UPDATE, 2))
     store.raise_floor("1.2.0")
     store.leave_boot("boot-1")
     again = open_store()
     assert (again.saved_state(), again.floor(), again.left_boot()) == (
-        m.Install(UPDATE, 2),
+        states.Install(UPDATE, 2),
         "1.2.0",
         "boot-1",
     )
@@ -270,15 +272,15 @@ def test_memory_goes_on(
 def test_idle_is_written_though_memory_has_it_already(open_store: Open, folder: Path) -> None:
     """A stale "install" on disk would mark a good group bad at the next start."""
     store = open_store()
-    store.save_state(m.Install(UPDATE, 1))
+    store.save_state(states.Install(UPDATE, 1))
     aside = folder.rename(folder.with_name("aside"))
     folder.touch()
     with pytest.raises(DeviceError):
-        store.save_state(m.Idle())
+        store.save_state(states.Idle())
     folder.unlink()
     aside.rename(folder)
-    store.save_state(m.Idle())
-    assert open_store().saved_state() == m.Idle()
+    store.save_state(states.Idle())
+    assert open_store().saved_state() == states.Idle()
 
 
 def test_an_unusable_directory(tmp_path: Path, warnings: list[str]) -> None:
@@ -294,14 +296,14 @@ def test_an_unusable_directory(tmp_path: Path, warnings: list[str]) -> None:
 def test_a_name_that_is_no_text_is_our_error(open_store: Open) -> None:
     store = open_store()
     with pytest.raises(DeviceError, match="Failed to save"):
-        store.save_state(m.Install(replace(UPDATE, location="/drop/\udcff.raucb"), 1))
+        store.save_state(states.Install(replace(UPDATE, location="/drop/\udcff.raucb"), 1))
 
 
 def test_what_is_the_same_is_not_written_again(open_store: Open, folder: Path) -> None:
     store = open_store()
     fill(store)
     before = {path.name: path.stat().st_ino for path in folder.iterdir()}
-    store.save_state(m.Install(UPDATE, 2))
+    store.save_state(states.Install(UPDATE, 2))
     store.raise_floor("1.2.0")
     store.leave_boot("boot-1")
     store.record(LINE)
@@ -313,7 +315,7 @@ def test_what_is_the_same_is_not_written_again(open_store: Open, folder: Path) -
 WRITER = """
 import sys
 from pathlib import Path
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Outcome
 from updated.store import Store
 store = Store(Path(sys.argv[1]), lambda text: sys.exit(text))
@@ -321,8 +323,8 @@ number = 0
 print("begun", flush=True)
 while True:
     number += 1
-    update = m.Update(str(number), "folder", "/x" * 500, "h", "1", "rootfs.1")
-    store.save_state(m.Install(update, number))
+    update = states.Update(str(number), "folder", "/x" * 500, "h", "1", "rootfs.1")
+    store.save_state(states.Install(update, number))
     store.record(Outcome(str(number), "", "", "", "", "", "failed", "x" * 900, ""))
     store.count_attempt("h")
 """
@@ -340,7 +342,7 @@ def test_killed_in_the_middle_of_writing(open_store: Open, folder: Path, warning
             except subprocess.TimeoutExpired:
                 writer.send_signal(signal.SIGKILL)
         state = open_store().saved_state()
-        assert isinstance(state, m.Install)
+        assert isinstance(state, states.Install)
         assert int(state.update.transaction) == state.attempt
         count = open_store().count_attempt("h")
         assert count > seen

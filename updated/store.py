@@ -15,8 +15,8 @@ from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
 
-from updated.core.machine import Idle, Install, RebootPending, Saved, Update
 from updated.core.model import Outcome
+from updated.core.states import Idle, Install, RebootPending, Saved, Update
 from updated.core.version import parse as parse_version
 from updated.durable import write_durably
 from updated.errors import DeviceError, UpdatedError

@@ -10,33 +10,33 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from updated.core import machine as m
+from updated.core import machine, states
 
-U = m.Update("t-1", "folder", "/data/x.raucb", "h-new", "2", "B")
-PENDING = m.RebootPending(U, "b0")
-STATES: list[m.State] = [
-    m.Idle(),
-    m.Discover("s", m.Idle()),
-    m.Download("s", m.Idle()),
-    m.Verify("s", m.Idle()),
-    m.Install(U, 1),
+U = states.Update("t-1", "folder", "/data/x.raucb", "h-new", "2", "B")
+PENDING = states.RebootPending(U, "b0")
+STATES: list[states.State] = [
+    states.Idle(),
+    states.Discover("s", states.Idle()),
+    states.Download("s", states.Idle()),
+    states.Verify("s", states.Idle()),
+    states.Install(U, 1),
     PENDING,
-    m.Confirming(U),
+    states.Confirming(U),
 ]
-EVENTS: list[m.Event] = [
-    m.Offered("s", by_request=False),
-    m.CandidateChosen(),
-    m.TailRead(),
-    m.Verified(U, 1),
-    m.Activated("b0"),
-    m.RebootAllowed(),
-    m.HealthGood("A"),
-    m.HealthBad("x"),
-    m.Failed("x"),
-    m.Condemned("x"),
-    m.Cancelled(),
-    m.RollbackWanted("A", "h-old", "1"),
-    m.NothingToFallBackTo(),
+EVENTS: list[states.Event] = [
+    states.Offered("s", by_request=False),
+    states.CandidateChosen(),
+    states.TailRead(),
+    states.Verified(U, 1),
+    states.Activated("b0"),
+    states.RebootAllowed(),
+    states.HealthGood("A"),
+    states.HealthBad("x"),
+    states.Failed("x"),
+    states.Condemned("x"),
+    states.Cancelled(),
+    states.RollbackWanted("A", "h-old", "1"),
+    states.NothingToFallBackTo(),
 ]
 # "." stays, "!" is a bug in the runner
 #                 Offer    Chosen   Tail   Verified Activated     Reboot Good Bad Fail Cond Canc Roll None
@@ -52,64 +52,75 @@ EXPECTED = {
 
 
 def test_samples_cover_every_type() -> None:
-    assert {type(s) for s in STATES} == set(get_args(m.State)) == set(m.NAMES)
-    assert {type(e) for e in EVENTS} == set(get_args(m.Event))
+    assert {type(s) for s in STATES} == set(get_args(states.State)) == set(states.NAMES)
+    assert {type(e) for e in EVENTS} == set(get_args(states.Event))
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda s: type(s).__name__)
-def test_every_cell(state: m.State) -> None:
+def test_every_cell(state: states.State) -> None:
     for event, want in zip(EVENTS, EXPECTED[type(state).__name__].split(), strict=True):
         if want == "!":
-            with pytest.raises(m.IllegalTransition):
-                m.step(state, event)
+            with pytest.raises(machine.IllegalTransition):
+                machine.step(state, event)
         else:
-            got = type(m.step(state, event)[0]).__name__
+            got = type(machine.step(state, event)[0]).__name__
             assert got == (type(state).__name__ if want == "." else want), (state, event)
 
 
 def test_a_request_may_replace_an_update_that_waits_for_its_reboot() -> None:
-    state, effects = m.step(PENDING, m.Offered("request", by_request=True))
-    assert (state, effects) == (m.Discover("request", PENDING), (m.ChooseCandidate("request"),))
-    for event in (m.CandidateChosen(), m.TailRead()):
-        assert m.step(state, m.Failed("no such file"))[0] == PENDING
-        state, _ = m.step(state, event)
-    assert m.step(state, m.Failed("bad signature"))[0] == PENDING
+    state, effects = machine.step(PENDING, states.Offered("request", by_request=True))
+    assert (state, effects) == (states.Discover("request", PENDING), (states.ChooseCandidate("request"),))
+    for event in (states.CandidateChosen(), states.TailRead()):
+        assert machine.step(state, states.Failed("no such file"))[0] == PENDING
+        state, _ = machine.step(state, event)
+    assert machine.step(state, states.Failed("bad signature"))[0] == PENDING
 
 
 def test_what_is_about_to_happen_is_saved_before_it_happens() -> None:
-    state, effects = m.step(m.Verify("s", m.Idle()), m.Verified(U, 2))
-    assert effects == (m.Save(m.Install(U, 2)), m.InstallGroup(U))
-    state, effects = m.step(state, m.Activated("b0"))
-    assert effects == (m.Save(PENDING), m.AskToReboot())
+    state, effects = machine.step(states.Verify("s", states.Idle()), states.Verified(U, 2))
+    assert effects == (states.Save(states.Install(U, 2)), states.InstallGroup(U))
+    state, effects = machine.step(state, states.Activated("b0"))
+    assert effects == (states.Save(PENDING), states.AskToReboot())
 
 
 def test_forgotten_only_after_it_is_over() -> None:
-    _, effects = m.step(m.Confirming(U), m.HealthGood("B"))
+    _, effects = machine.step(states.Confirming(U), states.HealthGood("B"))
     kinds = [type(e).__name__ for e in effects]
     assert kinds == ["MarkGood", "Record", "Save", "Rescan"]
 
 
 def test_an_ordinary_boot_is_marked_good_by_health_alone() -> None:
-    state, effects = m.resume(m.Idle(), m.Facts("b1", "A", "A", {}))
-    assert effects == (m.CheckHealth(),)
-    assert m.step(state, m.HealthGood("A")) == (m.Idle(), (m.MarkGood("A"), m.Rescan()))
-    assert m.step(state, m.HealthBad("late pings")) == (m.Idle(), ())
+    state, effects = machine.resume(states.Idle(), states.Facts("b1", "A", "A", {}))
+    assert effects == (states.CheckHealth(),)
+    assert machine.step(state, states.HealthGood("A")) == (
+        states.Idle(),
+        (states.MarkGood("A"), states.Rescan()),
+    )
+    assert machine.step(state, states.HealthBad("late pings")) == (states.Idle(), ())
 
 
 def test_third_failure_of_the_same_bundle_is_the_last() -> None:
-    assert not any(isinstance(e, m.Reject) for e in m.step(m.Install(U, 2), m.Failed("EIO"))[1])
-    assert m.Reject("h-new", "2", "EIO, attempt 3") in m.step(m.Install(U, 3), m.Failed("EIO"))[1]
+    assert not any(
+        isinstance(e, states.Reject) for e in machine.step(states.Install(U, 2), states.Failed("EIO"))[1]
+    )
+    assert (
+        states.Reject("h-new", "2", "EIO, attempt 3")
+        in machine.step(states.Install(U, 3), states.Failed("EIO"))[1]
+    )
 
 
 def test_a_bundle_that_is_bad_in_itself_is_rejected_at_once() -> None:
-    assert m.Reject("h-new", "2", "corrupt") in m.step(m.Install(U, 1), m.Condemned("corrupt"))[1]
+    assert (
+        states.Reject("h-new", "2", "corrupt")
+        in machine.step(states.Install(U, 1), states.Condemned("corrupt"))[1]
+    )
 
 
 def test_an_interrupted_group_is_marked_bad_again_but_never_the_booted_one() -> None:
-    effects = m.resume(m.Install(U, 1), m.Facts("b1", "A", "A", {}))[1]
-    assert m.MarkBad("B") in effects
-    effects = m.resume(m.Install(U, 1), m.Facts("b1", "B", "B", {"B": "h-other"}))[1]
-    assert not any(isinstance(e, m.MarkBad) for e in effects)
+    effects = machine.resume(states.Install(U, 1), states.Facts("b1", "A", "A", {}))[1]
+    assert states.MarkBad("B") in effects
+    effects = machine.resume(states.Install(U, 1), states.Facts("b1", "B", "B", {"B": "h-other"}))[1]
+    assert not any(isinstance(e, states.MarkBad) for e in effects)
 
 
 class PowerLoss(Exception):
@@ -133,7 +144,7 @@ class Device:
     status: dict[str, str | None] = field(default_factory=lambda: {"A": "h-old", "B": "h-older"})
     order: list[str] = field(default_factory=lambda: ["A", "B"])
     left: dict[str, int] = field(default_factory=lambda: {"A": 3, "B": 3})
-    state: m.Saved = field(default_factory=m.Idle)
+    state: states.Saved = field(default_factory=states.Idle)
     attempts: int = 0
     rejected: bool = False
     history: list[str] = field(default_factory=list)
@@ -170,8 +181,8 @@ class Device:
         dead = self.kind == "dead" and self.content[g] == "h-new"
         return not dead and not self.content[g].startswith("partial")
 
-    def facts(self) -> m.Facts:
-        return m.Facts(f"b{self.boots}", self.booted, self.primary(), dict(self.status))
+    def facts(self) -> states.Facts:
+        return states.Facts(f"b{self.boots}", self.booted, self.primary(), dict(self.status))
 
     def set_left(self, g: str, left: int) -> None:
         if self.left[g] != left:
@@ -179,7 +190,7 @@ class Device:
             self.left[g] = left
 
 
-def install(d: Device, u: m.Update) -> m.Event:
+def install(d: Device, u: states.Update) -> states.Event:
     assert u.target != d.booted, "wrote to the booted group"
     assert not d.fell_back, "installed again what the bootloader fell back from"
     d.set_left(u.target, 0)
@@ -189,9 +200,9 @@ def install(d: Device, u: m.Update) -> m.Event:
         d.write()
         d.content[u.target] = f"partial {i}"
         if d.kind == "unwritable":
-            return m.Failed("EIO")
+            return states.Failed("EIO")
         if d.kind == "corrupt":
-            return m.Condemned("bundle payload is corrupted")
+            return states.Condemned("bundle payload is corrupted")
     d.write()
     d.content[u.target] = u.manifest_hash
     d.write()
@@ -199,76 +210,76 @@ def install(d: Device, u: m.Update) -> m.Event:
     d.write()
     d.left[u.target] = 3
     d.order.sort(key=lambda g: g != u.target)
-    return m.Activated(f"b{d.boots}")
+    return states.Activated(f"b{d.boots}")
 
 
-def perform(d: Device, effect: m.Effect) -> m.Event | None:
+def perform(d: Device, effect: states.Effect) -> states.Event | None:
     match effect:
-        case m.Save(state):
+        case states.Save(state):
             d.write()
             d.state = state
-        case m.Rescan():
+        case states.Rescan():
             nothing = d.rejected or d.status[d.booted] == "h-new"
-            return None if nothing else m.Offered("folder", by_request=False)
-        case m.ChooseCandidate():
-            return m.CandidateChosen()
-        case m.ReadTail():
-            return m.TailRead()
-        case m.VerifyTail():
+            return None if nothing else states.Offered("folder", by_request=False)
+        case states.ChooseCandidate():
+            return states.CandidateChosen()
+        case states.ReadTail():
+            return states.TailRead()
+        case states.VerifyTail():
             d.write()
             d.attempts += 1
             target = "B" if d.booted == "A" else "A"
-            update = m.Update("t", "folder", "/x", "h-new", "2", target)
-            return m.Verified(update, d.attempts)
-        case m.InstallGroup(u):
+            update = states.Update("t", "folder", "/x", "h-new", "2", target)
+            return states.Verified(update, d.attempts)
+        case states.InstallGroup(u):
             return install(d, u)
-        case m.Reboot():
+        case states.Reboot():
             raise PowerLoss
-        case m.CheckHealth():
+        case states.CheckHealth():
             sick = d.kind == "sick" and d.content[d.booted] == "h-new"
-            return m.HealthBad("health") if sick else m.HealthGood(d.booted)
-        case m.MarkGood(g):
+            return states.HealthBad("health") if sick else states.HealthGood(d.booted)
+        case states.MarkGood(g):
             d.set_left(g, 3)
-        case m.MarkBad(g):
+        case states.MarkBad(g):
             d.set_left(g, 0)
-        case m.RollBack(g):
+        case states.RollBack(g):
             if all(n == 0 for other, n in d.left.items() if other != g):
-                return m.NothingToFallBackTo()
+                return states.NothingToFallBackTo()
             d.write()
             d.left[g] = 0
             raise PowerLoss
-        case m.Reject():
+        case states.Reject():
             d.write()
             d.rejected = True
-        case m.Record(_, code):
+        case states.Record(_, code):
             d.write()
             d.history.append(code)
     return None
 
 
-def service(d: Device) -> m.State:
+def service(d: Device) -> states.State:
     """One life of the service: resume, then run until nothing is left to do."""
     facts = d.facts()
     if (
-        isinstance(d.state, m.RebootPending)
+        isinstance(d.state, states.RebootPending)
         and facts.boot_id != d.state.boot_id
         and facts.booted != d.state.update.target
     ):
         d.fell_back = True
-    state, effects = m.resume(d.state, facts)
+    state, effects = machine.resume(d.state, facts)
     todo = list(effects)
     for _ in range(200):
         assert not d.content.get(d.primary(), "").startswith("partial"), (
             "the primary group holds a torn image"
         )
         assert d.attempts <= 3 + d.faults, "tries for ever"
-        if not todo and not isinstance(state, m.RebootPending):
+        if not todo and not isinstance(state, states.RebootPending):
             return state
-        event = perform(d, todo.pop(0)) if todo else m.RebootAllowed()
+        event = perform(d, todo.pop(0)) if todo else states.RebootAllowed()
         if event is not None:
-            if isinstance(state, m.Confirming) and isinstance(event, m.HealthGood):
+            if isinstance(state, states.Confirming) and isinstance(event, states.HealthGood):
                 assert d.content[d.booted] == state.update.manifest_hash, "confirmed another bundle"
-            state, more = m.step(state, event)
+            state, more = machine.step(state, event)
             todo += more
     raise AssertionError("the service never comes to rest")
 
@@ -283,7 +294,7 @@ def run(faults: list[tuple[int, int]], kind: str, *, other_active: bool = False)
         d.fuse, fault = plan.pop(0) if plan else (-1, 0)
         d.fault = FAULTS[fault]
         try:
-            if isinstance(service(d), m.Idle):
+            if isinstance(service(d), states.Idle):
                 return d
         except PowerLoss:
             d.boot()
@@ -296,7 +307,7 @@ def check_end(d: Device, kind: str, faults: list[tuple[int, int]]) -> None:
     new, other = d.content[d.booted] == "h-new", "A" if d.booted == "B" else "B"
     assert not d.content[d.booted].startswith("partial")
     assert d.left[d.booted] == 3, "not marked good"
-    assert d.state == m.Idle(), "not forgotten"
+    assert d.state == states.Idle(), "not forgotten"
     if kind != "good":
         assert not new or d.left[other] == 0, "runs the bad bundle though there is another"
         assert d.rejected

@@ -6,8 +6,8 @@ import asyncio
 import shutil
 from typing import Any
 
-from updated.core import machine as m
-from updated.core.machine import Update
+from updated.core import states
+from updated.core.states import Update
 
 UPDATE = Update("t-1", "folder", "/x.raucb", "h-new", "2.0.0", "rootfs.1")
 
@@ -16,7 +16,7 @@ def installed_and_started(site: Any, *, in_group: str) -> None:
     """The journal of an update that was installed to B, and the device started from `in_group`."""
     from updated.store import Store
 
-    Store(site.root / "data", print).save_state(m.RebootPending(UPDATE, "boot-of-the-install"))
+    Store(site.root / "data", print).save_state(states.RebootPending(UPDATE, "boot-of-the-install"))
     site.write_env({"ORDER": "B A", "A_OK": "1", "A_TRY": "0", "B_OK": "1", "B_TRY": "0"})
     site.boot(in_group)
 
@@ -27,7 +27,7 @@ def test_a_fallback_after_a_failed_gate_tells_the_cause(site: Any) -> None:
 
     async def sick() -> None:
         async with site.running(config) as service:
-            service.runner.post(m.HealthBad("the application does not answer"))
+            service.runner.post(states.HealthBad("the application does not answer"))
             await service.until(lambda: site.env()["B_OK"] == "0")
 
     async def back_again() -> None:
@@ -51,7 +51,7 @@ def test_a_fallback_without_a_word_from_the_new_system(site: Any) -> None:
         async with site.running() as service:
             await service.until(lambda: service.last == "fallback")
             assert service.store.history(1)[0].text == "The bootloader fell back to rootfs.0."
-            assert service.store.quarantine()["h-new"].reason == m.FELL_BACK
+            assert service.store.quarantine()["h-new"].reason == states.FELL_BACK
 
     asyncio.run(scenario())
 
@@ -63,7 +63,7 @@ def test_a_quarantined_bundle_that_a_person_installs_is_on_trial_anew(site: Any)
         async with site.running() as service:
             await service.install(bundle)
             pending = service.runner.state
-            assert isinstance(pending, m.RebootPending)
+            assert isinstance(pending, states.RebootPending)
             await service.agent.rollback()
             await service.until(lambda: pending.update.manifest_hash in service.store.quarantine())
             await service.install(bundle)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from blockbuster import BlockBusterFunction, BlockingError, blockbuster_ctx
 
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Offer
 from updated.host.systemd import Notifier
 from updated.sources.folder import look
@@ -62,7 +62,7 @@ def test_from_the_folder_to_the_next_boot(
             await service.runner.rest()
             notifier.status("installed")
             notifier.watchdog()
-            assert isinstance(service.runner.state, m.RebootPending)
+            assert isinstance(service.runner.state, states.RebootPending)
             with pytest.raises(BlockingError):
                 look(bundle)  # the guard is awake
             watching.cancel()
@@ -78,7 +78,7 @@ def test_from_the_folder_to_the_next_boot(
             await service.install("/nowhere.raucb")
             assert service.last == "failed"
             service.runner.request(Offer("request", str(second)))
-            await service.until(lambda: isinstance(service.runner.state, m.Install))
+            await service.until(lambda: isinstance(service.runner.state, states.Install))
             await service.agent.cancel()
             await service.install(second)
             assert await service.agent.rollback() == "rootfs.1"

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from updated.api.port import Transaction
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Offer, Outcome, Transfer
 from updated.core.policy import PolicyFacts
 from updated.errors import SourceError
@@ -26,7 +26,7 @@ from updated.service.offers import AUTOINSTALL, FOLDER, Offers
 from updated.sources.folder import look
 from updated.store import Quarantined, Store
 
-U = m.Update("t-1", "folder", "/drop/x.raucb", "h1", "2.0.0", "rootfs.1", "Test")
+U = states.Update("t-1", "folder", "/drop/x.raucb", "h1", "2.0.0", "rootfs.1", "Test")
 
 
 def outcome(code: str) -> Outcome:
@@ -36,9 +36,9 @@ def outcome(code: str) -> Outcome:
 # Details
 
 
-@pytest.mark.parametrize("state", get_args(m.State))
+@pytest.mark.parametrize("state", get_args(states.State))
 def test_every_state_is_a_sentence(state: type) -> None:
-    values = {"source": FOLDER, "back": m.Idle(), "update": U, "attempt": 2, "boot_id": "b"}
+    values = {"source": FOLDER, "back": states.Idle(), "update": U, "attempt": 2, "boot_id": "b"}
     fields = state.__dataclass_fields__  # type: ignore[attr-defined]
     text = describe(state(**{name: values[name] for name in fields}), "rootfs.0")
     assert text.endswith(".")
@@ -47,9 +47,9 @@ def test_every_state_is_a_sentence(state: type) -> None:
 
 
 def test_what_is_told_of_an_update() -> None:
-    assert describe(m.Idle(), "") == "Waiting."
-    assert "(attempt 2)" in describe(m.Install(U, 2), "a")
-    assert "attempt" not in describe(m.Install(U, 1), "a")
+    assert describe(states.Idle(), "") == "Waiting."
+    assert "(attempt 2)" in describe(states.Install(U, 2), "a")
+    assert "attempt" not in describe(states.Install(U, 1), "a")
     assert transaction_of(U) == Transaction("t-1", FOLDER, "/drop/x.raucb", "Test", "2.0.0", "h1", "rootfs.1")
     line = outcome_of(U, "confirmed", "Good.")
     assert (line.transaction, line.code, line.text, line.target) == ("t-1", "confirmed", "Good.", "rootfs.1")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Offer
 from updated.host.systemd import Notifier
 from updated.service.main import Service
@@ -43,7 +43,7 @@ def test_a_request_while_the_configuration_is_read(site: Any) -> None:
             await reloading
             await running.runner.rest()
             assert running.last == "installed"
-            assert isinstance(running.runner.state, m.RebootPending)
+            assert isinstance(running.runner.state, states.RebootPending)
             assert running.runner.device is not running.device
             if not ticks:  # what the install wrote is known to the new device, too
                 assert running.runner.device.status["rootfs.1"].status == "ok"

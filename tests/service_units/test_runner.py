@@ -14,33 +14,33 @@ from typing import Any, get_args
 
 import pytest
 
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Offer
 from updated.errors import DeviceError, Refused
 
-U = m.Update("t", "request", "/x", "h", "9", "rootfs.1", "Test")
-STRAY: list[m.Event] = [
-    m.Offered("folder", by_request=False),
-    m.CandidateChosen(),
-    m.TailRead(),
-    m.Verified(U, 1),
-    m.Activated("b0"),
-    m.RebootAllowed(),
-    m.HealthGood("rootfs.0"),
-    m.HealthBad("x"),
-    m.Failed("x"),
-    m.Condemned("x"),
-    m.Cancelled(),
-    m.NothingToFallBackTo(),
+U = states.Update("t", "request", "/x", "h", "9", "rootfs.1", "Test")
+STRAY: list[states.Event] = [
+    states.Offered("folder", by_request=False),
+    states.CandidateChosen(),
+    states.TailRead(),
+    states.Verified(U, 1),
+    states.Activated("b0"),
+    states.RebootAllowed(),
+    states.HealthGood("rootfs.0"),
+    states.HealthBad("x"),
+    states.Failed("x"),
+    states.Condemned("x"),
+    states.Cancelled(),
+    states.NothingToFallBackTo(),
 ]
 
 
 def test_every_event_is_tried() -> None:
-    assert {type(event) for event in STRAY} | {m.RollbackWanted} == set(get_args(m.Event))
+    assert {type(event) for event in STRAY} | {states.RollbackWanted} == set(get_args(states.Event))
 
 
 @pytest.mark.parametrize("event", STRAY, ids=lambda event: type(event).__name__)
-def test_no_event_kills_it(site: Any, event: m.Event, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_event_kills_it(site: Any, event: states.Event, caplog: pytest.LogCaptureFixture) -> None:
     """A bug in the field is logged and survived: the device still takes updates."""
 
     async def scenario() -> None:
@@ -53,7 +53,7 @@ def test_no_event_kills_it(site: Any, event: m.Event, caplog: pytest.LogCaptureF
             assert service.last == "installed"
             service.runner.post(event)
             await service.until(lambda: not service.runner.busy)
-            assert service.runner.state == m.RebootPending(service.runner.state.update, "boot-1")
+            assert service.runner.state == states.RebootPending(service.runner.state.update, "boot-1")
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(scenario())
@@ -63,7 +63,7 @@ def test_an_illegal_event_is_logged_loudly(site: Any, caplog: pytest.LogCaptureF
     async def scenario() -> None:
         async with site.running() as service:
             with pytest.raises(Refused):
-                await service.runner.deliver(m.TailRead())
+                await service.runner.deliver(states.TailRead())
 
     asyncio.run(scenario())
     assert "a bug in `updated`: the event is ignored" in caplog.text
@@ -77,8 +77,10 @@ def test_an_install_that_loses_its_way_ends(site: Any) -> None:
         async with site.running() as service:
             bundle = site.bundle()
             service.runner.request(Offer("request", str(bundle)))
-            await service.until(lambda: isinstance(service.runner.state, m.Download | m.Verify | m.Install))
-            service.runner.state = m.Idle()
+            await service.until(
+                lambda: isinstance(service.runner.state, states.Download | states.Verify | states.Install)
+            )
+            service.runner.state = states.Idle()
             async with asyncio.timeout(10):
                 await service.runner.rest()
             assert service.ear.results() == [1]
@@ -122,7 +124,7 @@ def cancel_after(site: Any, ticks: int) -> tuple[list[object], str, str]:
                     await service.agent.cancel()
             await service.runner.rest()
             assert not service.runner.busy
-            return service.ear.results(), service.last, m.NAMES[type(service.runner.state)]
+            return service.ear.results(), service.last, states.NAMES[type(service.runner.state)]
 
     return asyncio.run(scenario())
 
@@ -180,7 +182,7 @@ def test_cancelled_with_a_full_disk(site: Any) -> None:
     async def scenario() -> None:
         async with site.running() as service:
             service.runner.request(Offer("request", str(site.bundle())))
-            await service.until(lambda: isinstance(service.runner.state, m.Install))
+            await service.until(lambda: isinstance(service.runner.state, states.Install))
             with site.no_data_directory():
                 await service.agent.cancel()
             assert service.ear.results() == [1]
@@ -265,10 +267,10 @@ def test_cancel_of_a_request_for_which_a_source_gives_way(site: Any) -> None:
             await service.until(lambda: service.offers.judged)
             bundle = site.bundle()
             await service.runner.rest()
-            service.runner.post(m.Offered("folder", by_request=False))
+            service.runner.post(states.Offered("folder", by_request=False))
             for _ in range(3):
                 await asyncio.sleep(0)
-            assert isinstance(service.runner.state, m.Discover)
+            assert isinstance(service.runner.state, states.Discover)
             service.runner.request(Offer("request", str(bundle)))
             async with asyncio.timeout(5):
                 await service.agent.cancel()
@@ -374,9 +376,9 @@ def test_a_rollback_in_the_moment_a_source_begins(site: Any) -> None:
         async with site.running() as service:
             await service.until(lambda: service.offers.judged)
             await service.until(lambda: not service.runner._tasks)
-            service.runner.post(m.Offered("folder", by_request=False))
+            service.runner.post(states.Offered("folder", by_request=False))
             with pytest.raises(Refused) as caught:
-                await service.runner.deliver(m.RollbackWanted("rootfs.0", "", ""))
+                await service.runner.deliver(states.RollbackWanted("rootfs.0", "", ""))
             assert caught.value.rule == "busy"
             await service.runner.rest()
             assert site.env()["A_OK"] == "1"
@@ -392,10 +394,10 @@ def test_a_sick_bootloader_is_told_to_who_asks(site: Any) -> None:
             (site.root / "grubenv").rename(site.root / "aside")
             (site.root / "grubenv").mkdir()
             with pytest.raises(DeviceError, match="GRUB environment"):
-                await service.runner.deliver(m.HealthGood("rootfs.0"))
+                await service.runner.deliver(states.HealthGood("rootfs.0"))
             (site.root / "grubenv").rmdir()
             (site.root / "aside").rename(site.root / "grubenv")
-            await service.runner.deliver(m.HealthGood("rootfs.0"))
+            await service.runner.deliver(states.HealthGood("rootfs.0"))
 
     asyncio.run(scenario())
 
@@ -442,9 +444,9 @@ def test_a_bug_in_an_effect_is_survived(site: Any, caplog: pytest.LogCaptureFixt
         async with site.running() as service:
             await service.until(lambda: service.offers.judged)
             kept, service.runner.config = service.runner.config, None  # who reads it gets an AttributeError
-            service.runner.state = m.Install(U, 1)
-            service.runner.post(m.Activated("boot-1"))
-            await service.until(lambda: isinstance(service.runner.state, m.RebootPending))
+            service.runner.state = states.Install(U, 1)
+            service.runner.post(states.Activated("boot-1"))
+            await service.until(lambda: isinstance(service.runner.state, states.RebootPending))
             await service.runner.rest()
             service.runner.config = kept
             await service.install(site.bundle())

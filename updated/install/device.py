@@ -10,8 +10,8 @@ from typing import Final
 
 from updated.boot.base import make_bootloader
 from updated.config.system_conf import SystemConfig
-from updated.core import machine as m
 from updated.core.model import Bootloader, BootStatus, Slot, SlotReport, SlotState, SlotStatus, slot_groups
+from updated.core.states import Facts
 from updated.core.target import find_booted, resolve_identifier, slot_states
 from updated.errors import DeviceError, Refused, UpdatedError
 from updated.host import clock, proc
@@ -92,10 +92,10 @@ class Device:
 
     # Groups, for the machine
 
-    async def facts(self) -> m.Facts:
+    async def facts(self) -> Facts:
         """What the machine must know at start.  Never raises: a sick bootloader has no primary."""
         installed = {root: self._installed(group) for root, group in self._groups.items()}
-        return m.Facts(self.boot_id, self.booted_group, await self._primary_group(), installed)
+        return Facts(self.boot_id, self.booted_group, await self._primary_group(), installed)
 
     async def mark_group(self, group: str, *, good: bool) -> None:
         """Tell the bootloader about the root slot `group`; one without a bootname has no state.

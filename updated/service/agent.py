@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from updated.api.port import Snapshot, SystemInfo
 from updated.bundle.manifest import Manifest
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Listener, Offer, Outcome, SlotReport
 from updated.errors import DeviceError, Refused
 from updated.install.device import Device
@@ -55,7 +55,7 @@ class ServiceAgent:
             raise Refused("already processing a different method", rule="busy")
         marked = await self._device.mark(state, identifier)
         if state == "good" and marked[0] == self._device.booted_group:
-            await self._runner.deliver(m.HealthGood(marked[0]))  # by hand is a confirmation, too
+            await self._runner.deliver(states.HealthGood(marked[0]))  # by hand is a confirmation, too
         if state == "bad" and self._device.booted_group in marked[0].split():
             await self._runner.give_up()
         return marked
@@ -70,9 +70,9 @@ class ServiceAgent:
         await self._runner.cancel()
 
     async def confirm(self) -> None:
-        if not isinstance(self._runner.state, m.Confirming):
+        if not isinstance(self._runner.state, states.Confirming):
             raise Refused("There is nothing to confirm", rule="confirming")
-        await self._runner.deliver(m.HealthGood(self._device.booted_group))
+        await self._runner.deliver(states.HealthGood(self._device.booted_group))
 
     async def rollback(self) -> str:
         self._may_roll_back()
@@ -80,7 +80,7 @@ class ServiceAgent:
         booted = device.booted_group
         if not booted:
             raise DeviceError("Did not find booted slot")
-        if isinstance(self._runner.state, m.RebootPending):
+        if isinstance(self._runner.state, states.RebootPending):
             target = booted
         else:
             target = await device.other_bootable_group(booted)
@@ -93,12 +93,12 @@ class ServiceAgent:
         self._may_roll_back()  # still
         bundle = device.booted_bundle()
         await self._runner.deliver(
-            m.RollbackWanted(booted, bundle.bundle_hash or "", bundle.bundle_version or "")
+            states.RollbackWanted(booted, bundle.bundle_hash or "", bundle.bundle_version or "")
         )
         return target
 
     def _may_roll_back(self) -> None:
-        resting = isinstance(self._runner.state, m.Idle | m.RebootPending | m.Confirming)
+        resting = isinstance(self._runner.state, states.Idle | states.RebootPending | states.Confirming)
         if self._runner.busy or not resting:
             raise Refused("already processing a different method", rule="busy")
 

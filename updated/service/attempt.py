@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from updated.api.port import Transaction
 from updated.config.agent_toml import AgentConfig
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts, check
 from updated.core.progress import ROOT_WEIGHT, Progress
@@ -39,7 +39,7 @@ class Attempt:
     ) -> None:
         self.offer = offer
         self.transaction = offer.args.transaction_id or str(uuid.uuid4())
-        self.update: m.Update | None = None  # known once the bundle is verified
+        self.update: states.Update | None = None  # known once the bundle is verified
         self.error: BaseException | None = None  # why it ended, if it did not end well
         self._device = device
         self._config = config
@@ -57,14 +57,14 @@ class Attempt:
         self._announce.transaction(self._shown())
         self._announce.operation("installing")
 
-    async def start(self) -> m.Event:
+    async def start(self) -> states.Event:
         self._announce.last_error("")
         self._installing.enter_context(self._progress.step("Installing", units=ROOT_WEIGHT))
         with self._progress.step("Determining slot states"):
             self._device.states()
-        return m.CandidateChosen()
+        return states.CandidateChosen()
 
-    async def read_tail(self) -> m.Event:
+    async def read_tail(self) -> states.Event:
         self._checking.enter_context(self._progress.step("Checking bundle"))
         location = self.offer.location
         if location.startswith(("http://", "https://")):
@@ -75,9 +75,9 @@ class Attempt:
         by_person = self.offer.source == "request"
         reader = await open_file(location, follow_symlinks=by_person)
         self._reader = Watched(reader, self._announce.moved)
-        return m.TailRead()
+        return states.TailRead()
 
-    async def verify(self) -> m.Event:
+    async def verify(self) -> states.Event:
         opened = await self._open()
         self._checking.close()
         manifest = opened.manifest
@@ -87,7 +87,7 @@ class Attempt:
             target = choose_group(self._device, manifest, primary=await self._primary())
         check(manifest, self._facts(), self.offer.args)
         self._opened, self._plan = opened, await plan_install(self._device, opened, target)
-        self.update = m.Update(
+        self.update = states.Update(
             transaction=self.transaction,
             source=self.offer.source,
             location=self.offer.location,
@@ -97,9 +97,9 @@ class Attempt:
             compatible=manifest.compatible,
         )
         count = await asyncio.to_thread(self._store.count_attempt, manifest.hash)
-        return m.Verified(self.update, count)
+        return states.Verified(self.update, count)
 
-    async def install(self) -> m.Event:
+    async def install(self) -> states.Event:
         assert self._opened is not None
         assert self._plan is not None
         await install(
@@ -111,16 +111,16 @@ class Attempt:
             workers=self._config.install.workers,
             on_bytes=self._announce.bytes_moved,
         )
-        return m.Activated(self._device.boot_id)
+        return states.Activated(self._device.boot_id)
 
-    async def end(self, event: m.Event) -> Outcome:
+    async def end(self, event: states.Event) -> Outcome:
         """Let go of everything; how it ended."""
         if self._reader is not None:
             await self._reader.close()
         match event:
-            case m.Cancelled():
+            case states.Cancelled():
                 self.error = Cancelled("Installation cancelled")
-            case m.Failed(reason) | m.Condemned(reason) if self.error is None:
+            case states.Failed(reason) | states.Condemned(reason) if self.error is None:
                 self.error = DeviceError(reason)  # not the job's: what came of it could not be saved
         return self._outcome()
 

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from updated.api.port import Transaction
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Outcome
 from updated.host.clock import timestamp
 
 
-def describe(state: m.State, booted_group: str) -> str:
+def describe(state: states.State, booted_group: str) -> str:
     """One sentence without the full stop of a log line."""
     match state:
-        case m.Idle():
+        case states.Idle():
             return f"Running from {booted_group}; waiting for an update." if booted_group else "Waiting."
-        case m.Discover(source):
+        case states.Discover(source):
             return f"Looking at what the {source} offers."
-        case m.Download():
+        case states.Download():
             return "Reading the bundle's signature."
-        case m.Verify():
+        case states.Verify():
             return "Verifying the bundle."
-        case m.Install(update, attempt):
+        case states.Install(update, attempt):
             again = f" (attempt {attempt})" if attempt > 1 else ""
             return f"Installing version {update.version} to {update.target}{again}."
-        case m.RebootPending(update):
+        case states.RebootPending(update):
             return (
                 f"Version {update.version} is installed to {update.target}; it starts with the next reboot."
             )
-        case m.Confirming(update):
+        case states.Confirming(update):
             return f"Running version {update.version} from {update.target}; checking that it is healthy."
 
 
-def transaction_of(update: m.Update) -> Transaction:
+def transaction_of(update: states.Update) -> Transaction:
     """What is shown of a verified update while it is worked on."""
     return Transaction(
         id=update.transaction,
@@ -43,7 +43,7 @@ def transaction_of(update: m.Update) -> Transaction:
     )
 
 
-def outcome_of(update: m.Update, code: str, text: str) -> Outcome:
+def outcome_of(update: states.Update, code: str, text: str) -> Outcome:
     """The history line of a verified update."""
     return Outcome(
         transaction=update.transaction,

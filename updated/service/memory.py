@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from updated.core import machine as m
+from updated.core import states
 from updated.core.model import Outcome
 from updated.errors import UpdatedError
 from updated.host.clock import timestamp
@@ -25,21 +25,21 @@ class Memory:
         self._announce = announcer
 
     async def remember(
-        self, effect: m.Save | m.Reject | m.Record, *, boot_id: str, raises_floor: bool
+        self, effect: states.Save | states.Reject | states.Record, *, boot_id: str, raises_floor: bool
     ) -> None:
         """`raises_floor`: a confirmed version does.
 
         Raises DeviceError if an install cannot be saved: nothing may be written then."""
         match effect:
-            case m.Save(m.Install() as state):
+            case states.Save(states.Install() as state):
                 await asyncio.to_thread(self._store.save_state, state)
-            case m.Save(state):
+            case states.Save(state):
                 await self.keep(self._store.save_state, state)
-            case m.Reject(manifest_hash, version, reason):
+            case states.Reject(manifest_hash, version, reason):
                 log.warning("bundle %s (version %s) is quarantined: %s", manifest_hash, version, reason)
                 entry = Quarantined(manifest_hash, version, reason, timestamp(), boot_id)
                 await self.keep(self._store.reject, entry)
-            case m.Record(update, code, text):
+            case states.Record(update, code, text):
                 if code == "confirmed":
                     await self.keep(self._confirmed, update, raises_floor)
                 await self.record(outcome_of(update, code, f"{text}{self._cause(update, code)}"))
@@ -57,14 +57,16 @@ class Memory:
         except UpdatedError as error:
             log_error(error)
 
-    def _cause(self, update: m.Update, code: str) -> str:
+    def _cause(self, update: states.Update, code: str) -> str:
         """Why the bootloader fell back, where that was known before it did."""
         known = self._store.quarantine().get(update.manifest_hash)
         return (
-            f" Cause: {known.reason}." if code == "fallback" and known and known.reason != m.FELL_BACK else ""
+            f" Cause: {known.reason}."
+            if code == "fallback" and known and known.reason != states.FELL_BACK
+            else ""
         )
 
-    def _confirmed(self, update: m.Update, raises_floor: bool) -> None:
+    def _confirmed(self, update: states.Update, raises_floor: bool) -> None:
         self._store.forget_attempts(update.manifest_hash)
         self._store.lift(update.manifest_hash)
         if raises_floor:

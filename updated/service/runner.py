@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from updated import command
 from updated.config.agent_toml import AgentConfig
-from updated.core import machine as m
+from updated.core import machine, states
 from updated.core.model import Offer
 from updated.errors import BundleError, Refused, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
@@ -28,7 +28,7 @@ from updated.store import Store
 log = logging.getLogger(__name__)
 
 RETRY: Final = 10.0  # seconds until a failed install or a failed bootloader write is tried again
-_ENDS: Final = (m.Activated, m.Failed, m.Condemned, m.Cancelled)
+_ENDS: Final = (states.Activated, states.Failed, states.Condemned, states.Cancelled)
 
 
 class Runner:
@@ -47,14 +47,14 @@ class Runner:
         self.device = device
         self.config = config
         self.offers = offers
-        self.state: m.State = m.Idle()
+        self.state: states.State = states.Idle()
         self._memory = Memory(store, announcer)
         self._store = store
         self._announce = announcer
         self._watchdog = watchdog
-        self._events: asyncio.Queue[tuple[m.Event, asyncio.Future[None] | None]] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[states.Event, asyncio.Future[None] | None]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._job: asyncio.Task[m.Event] | None = None
+        self._job: asyncio.Task[states.Event] | None = None
         self._attempt: Attempt | None = None  # what the job works on
         self._requested: Attempt | None = None  # a person's, not begun yet
         self._cancelling = False
@@ -78,10 +78,10 @@ class Runner:
         """Something is being installed, or looked at to be installed."""
         return not self._at_rest.is_set()
 
-    def post(self, event: m.Event) -> None:
+    def post(self, event: states.Event) -> None:
         self._events.put_nowait((event, None))
 
-    async def deliver(self, event: m.Event) -> None:
+    async def deliver(self, event: states.Event) -> None:
         """Returns when all is done that `event` leads to at once.  Raises what kept it from being done."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._events.put_nowait((event, done))
@@ -97,7 +97,7 @@ class Runner:
                 rule="rollback",
                 hint="Reboot first.",
             )
-        if isinstance(self.state, m.Confirming):
+        if isinstance(self.state, states.Confirming):
             raise Refused(
                 "The running system is not confirmed yet: an install would overwrite the only way back",
                 rule="confirming",
@@ -106,7 +106,7 @@ class Runner:
         self._requested = self._new_attempt(offer)
         if self._job is not None:
             self._job.cancel()  # an automatic source that only looks gives way to a person
-        self.post(m.Offered(offer.source, by_request=True))
+        self.post(states.Offered(offer.source, by_request=True))
 
     async def give_up(self) -> None:
         """The running group was marked bad by hand: nothing marks it good again before the reboot."""
@@ -150,12 +150,12 @@ class Runner:
         silent = time.monotonic() - self._announce.moved_at
         if not self.busy or silent < self.config.install.stall_timeout:
             return ""
-        return f"nothing moved for {silent:.0f} s in state {m.NAMES[type(self.state)]}"
+        return f"nothing moved for {silent:.0f} s in state {states.NAMES[type(self.state)]}"
 
     async def run(self) -> None:
         """Resume what was saved, then deliver events until cancelled."""
         facts = await self.device.facts()
-        self.state, effects = m.resume(self._store.saved_state(), facts)
+        self.state, effects = machine.resume(self._store.saved_state(), facts)
         for last in self._store.history(1):
             self._announce.outcome(last)
         self._show()
@@ -180,26 +180,26 @@ class Runner:
 
     # The machine
 
-    async def _resume(self, effects: tuple[m.Effect, ...]) -> None:
+    async def _resume(self, effects: tuple[states.Effect, ...]) -> None:
         for effect in effects:
             try:
                 await self._perform(effect)
             except Exception as error:  # noqa: BLE001 - a sick bootloader must not keep the service from being reached
                 self._trouble(error)
 
-    async def _deliver(self, event: m.Event) -> Exception | None:
+    async def _deliver(self, event: states.Event) -> Exception | None:
         """Never raises: the service goes on, whatever an event leads to."""
         before = self.state
         failure: Exception | None = None
         try:
-            self.state, effects = m.step(before, event)
-            if not isinstance(self.state, m.Resting):
+            self.state, effects = machine.step(before, event)
+            if not isinstance(self.state, states.Resting):
                 self._show()
             for effect in effects:
                 await self._perform(effect)
             if self.state != before:  # who sees the device at rest may rely on it
                 self._show()
-        except m.IllegalTransition as error:
+        except machine.IllegalTransition as error:
             self._illegal(error)
             failure = error
         except Exception as error:  # noqa: BLE001 - it is logged
@@ -209,62 +209,62 @@ class Runner:
             await self._end(event)
         return failure
 
-    def _illegal(self, error: m.IllegalTransition) -> None:
+    def _illegal(self, error: machine.IllegalTransition) -> None:
         """A bug: the event is ignored, but what it was to end must end."""
-        if isinstance(error.event, m.RollbackWanted):
+        if isinstance(error.event, states.RollbackWanted):
             return  # a source began to look in the same moment: refused
         log.error("a bug in `updated`: the event is ignored", exc_info=error)
         if self._job is not None and self._job.done() and not isinstance(error.event, _ENDS):
-            self.post(m.Failed(f"internal error: {error}"))
+            self.post(states.Failed(f"internal error: {error}"))
 
-    def _undone(self, before: m.State, event: m.Event, error: Exception) -> None:
+    def _undone(self, before: states.State, event: states.Event, error: Exception) -> None:
         """An effect failed: nothing that needs it counts as done."""
         self._trouble(error)
-        if isinstance(event, m.Verified):
+        if isinstance(event, states.Verified):
             self._current.error = error
-            self.post(m.Failed(str(error)))
-        elif isinstance(event, m.HealthGood | m.HealthBad | m.RollbackWanted):
+            self.post(states.Failed(str(error)))
+        elif isinstance(event, states.HealthGood | states.HealthBad | states.RollbackWanted):
             self.state = before
-            if not isinstance(event, m.RollbackWanted):
+            if not isinstance(event, states.RollbackWanted):
                 self._spawn(self._later(RETRY, event))
 
     def _trouble(self, error: Exception) -> None:
         log_error(error)
         self._show(str(error))
 
-    async def _perform(self, effect: m.Effect) -> None:
+    async def _perform(self, effect: states.Effect) -> None:
         match effect:
-            case m.ChooseCandidate() if self._requested:
+            case states.ChooseCandidate() if self._requested:
                 # From here on it can be cancelled.
                 self._attempt, self._requested = self._requested, None
                 self._start(self._attempt.start())
-            case m.ChooseCandidate(source):
+            case states.ChooseCandidate(source):
                 self._start(self._choose(source))
-            case m.ReadTail():
+            case states.ReadTail():
                 self._start(self._current.read_tail())
-            case m.VerifyTail():
+            case states.VerifyTail():
                 self._start(self._current.verify())
-            case m.InstallGroup():
+            case states.InstallGroup():
                 self._start(self._current.install())
-            case m.Rescan():
+            case states.Rescan():
                 self.look()
-            case m.CheckHealth():
+            case states.CheckHealth():
                 self._spawn(self._judge())
-            case m.AskToReboot():
+            case states.AskToReboot():
                 if self.config.reboot.when == "immediately":
-                    self.post(m.RebootAllowed())
-            case m.Reboot():
+                    self.post(states.RebootAllowed())
+            case states.Reboot():
                 self._spawn(self._reboot())
-            case m.RollBack(group):
+            case states.RollBack(group):
                 await self._roll_back(group)
-            case m.MarkGood(group):
+            case states.MarkGood(group):
                 await self.device.mark_group(group, good=True)
                 self.offers.judged = True
                 if self._leaving:  # a person has changed his mind
                     await self._memory.keep(self._store.leave_boot, "")
-            case m.MarkBad(group):
+            case states.MarkBad(group):
                 await self.device.mark_group(group, good=False)
-            case m.Save() | m.Reject() | m.Record():
+            case states.Save() | states.Reject() | states.Record():
                 floor = self.config.policy.version_floor == "confirmed"
                 await self._memory.remember(effect, boot_id=self.device.boot_id, raises_floor=floor)
 
@@ -281,24 +281,24 @@ class Runner:
         attempt.begin()
         return attempt
 
-    async def _choose(self, source: str) -> m.Event:
+    async def _choose(self, source: str) -> states.Event:
         facts = policy_facts(self.device, self._store, self.config, automatic=True)
         offer = await self.offers.choose(source, self.device, facts, moved=self._announce.moved)
         if offer is None:
-            return m.Cancelled()
+            return states.Cancelled()
         self._attempt = self._new_attempt(offer)
         return await self._attempt.start()
 
-    def _start(self, job: Coroutine[Any, Any, m.Event]) -> None:
+    def _start(self, job: Coroutine[Any, Any, states.Event]) -> None:
         self._at_rest.clear()
         self._job = asyncio.create_task(job)
         self._job.add_done_callback(self._job_done)
         if self._cancelling:
             self._job.cancel()
 
-    def _job_done(self, job: asyncio.Task[m.Event]) -> None:
+    def _job_done(self, job: asyncio.Task[states.Event]) -> None:
         if job.cancelled():
-            self.post(m.Cancelled())
+            self.post(states.Cancelled())
             return
         error = job.exception()
         if error is None:
@@ -307,14 +307,14 @@ class Runner:
         if self._attempt is not None:
             self._attempt.error = error
         if isinstance(error, BundleError):
-            self.post(m.Condemned(str(error)))
+            self.post(states.Condemned(str(error)))
         elif isinstance(error, UpdatedError):
-            self.post(m.Failed(str(error)))
+            self.post(states.Failed(str(error)))
         else:
             log.error("a bug in `updated`", exc_info=error)
-            self.post(m.Failed(f"internal error: {error!r}"))
+            self.post(states.Failed(f"internal error: {error!r}"))
 
-    async def _end(self, event: m.Event) -> None:
+    async def _end(self, event: states.Event) -> None:
         if self._attempt is None and self._cancelling:  # a request that had not begun is cancelled, too
             self._attempt, self._requested = self._requested, None
         attempt = self._attempt
@@ -328,15 +328,15 @@ class Runner:
         if self._requested is None:
             self._at_rest.set()  # before anybody is told: who hears of it may go on at once
         else:
-            self.post(m.Offered(self._requested.offer.source, by_request=True))
+            self.post(states.Offered(self._requested.offer.source, by_request=True))
         if attempt is not None:
             attempt.tell()
             self._look_when_due()
         self._show()
 
-    async def _close(self, attempt: Attempt, event: m.Event) -> None:
+    async def _close(self, attempt: Attempt, event: states.Event) -> None:
         outcome = await attempt.end(event)
-        if isinstance(event, m.Cancelled) and attempt.update is not None:
+        if isinstance(event, states.Cancelled) and attempt.update is not None:
             await self._memory.keep(self._store.forget_attempts, attempt.update.manifest_hash)
         if outcome.code == "installed":  # whatever was said of the bundle before: it is on trial anew
             await self._memory.keep(self._store.lift, outcome.manifest_hash)
@@ -349,7 +349,7 @@ class Runner:
                 self._look_again = False
                 source = await self.offers.waiting()
                 if source and not self._stopping:
-                    self.post(m.Offered(source, by_request=False))
+                    self.post(states.Offered(source, by_request=False))
         finally:
             self._looking = None
         self._look_when_due()
@@ -373,9 +373,9 @@ class Runner:
         confirm = self.config.confirm
         reason = await judge(self._watchdog, stable_for=confirm.stable_for, deadline=confirm.deadline)
         if not self._leaving:
-            self.post(m.HealthBad(reason) if reason else m.HealthGood(self.device.booted_group))
+            self.post(states.HealthBad(reason) if reason else states.HealthGood(self.device.booted_group))
 
-    async def _later(self, delay: float, event: m.Event) -> None:
+    async def _later(self, delay: float, event: states.Event) -> None:
         await asyncio.sleep(delay)
         self.post(event)
 
@@ -388,7 +388,7 @@ class Runner:
     async def _roll_back(self, group: str) -> None:
         other = await self.device.other_bootable_group(group)
         if not other:
-            self.post(m.NothingToFallBackTo())
+            self.post(states.NothingToFallBackTo())
             return
         await self.device.mark_group(group, good=False)
         await self.give_up()  # the other group is the only one left
@@ -400,12 +400,12 @@ class Runner:
 
     def _show(self, text: str = "") -> None:
         match self.state:
-            case m.Install(update) | m.RebootPending(update) | m.Confirming(update):
+            case states.Install(update) | states.RebootPending(update) | states.Confirming(update):
                 self._announce.transaction(transaction_of(update))
-            case m.Idle() if not self.busy:
+            case states.Idle() if not self.busy:
                 self._announce.transaction(None)
         text = text or describe(self.state, self.device.booted_group)
-        self._announce.state(m.NAMES[type(self.state)], text)
+        self._announce.state(states.NAMES[type(self.state)], text)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -419,9 +419,9 @@ class Runner:
             log.error("a bug in `updated`", exc_info=error)
 
 
-def _retry_after(attempt: Attempt, event: m.Event) -> float | None:
+def _retry_after(attempt: Attempt, event: states.Event) -> float | None:
     """Seconds until the same bundle is tried again by itself; None: not before it changes."""
-    if isinstance(event, m.Failed) and attempt.update is not None:
+    if isinstance(event, states.Failed) and attempt.update is not None:
         return RETRY  # the machine counts how often
     return LATER if isinstance(attempt.error, UpdatedError) and attempt.error.passing else None
 
