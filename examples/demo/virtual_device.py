@@ -82,19 +82,37 @@ def make_content(folder: Path, version: str, *, healthy: bool = True, bundle_for
 class VirtualDevice:
     """One device in the folder `root`."""
 
-    def __init__(self, root: Path, keyring: bytes, *, stable_for: float = 1.0) -> None:
-        """Fresh from the factory: version 1.0.0 in group A, nothing in group B."""
+    def __init__(
+        self,
+        root: Path,
+        keyring: bytes,
+        *,
+        stable_for: float = 1.0,
+        system_conf: str = SYSTEM_CONF,
+        agent_conf: str = AGENT_CONF,
+        bootnames: str = "AB",
+    ) -> None:
+        """Fresh from the factory: version 1.0.0 in group A, nothing in the others.
+
+        `system_conf` and `agent_conf` know `{root}`; group `bootnames[n]` is the file slots/rootfs.<n>.img.
+        """
         self.root = root
+        self.bootnames = bootnames
         self.service: subprocess.Popen[bytes] | None = None
         self.booted = ""
         for name in ("etc", "slots", "boot", "data", "drop", "run"):
             (root / name).mkdir(parents=True)
-        (root / "etc/system.conf").write_text(SYSTEM_CONF.format(root=root))
-        (root / "etc/updated.toml").write_text(AGENT_CONF.format(root=root, stable_for=stable_for))
+        (root / "service.log").touch()
+        (root / "etc/system.conf").write_text(system_conf.format(root=root))
+        (root / "etc/updated.toml").write_text(agent_conf.format(root=root, stable_for=stable_for))
         (root / "etc/keyring.pem").write_bytes(keyring)
-        make_image(root / "slots/rootfs.0.img", "1.0.0", size=SLOT_SIZE)
-        (root / "slots/rootfs.1.img").write_bytes(bytes(SLOT_SIZE))
-        self.write_env({"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "0", "B_TRY": "0"})
+        first, others = bootnames[0], bootnames[1:]
+        make_image(self.slot_of(first), "1.0.0", size=SLOT_SIZE)
+        env = {"ORDER": " ".join(bootnames), f"{first}_OK": "1", f"{first}_TRY": "0"}
+        for name in others:
+            self.slot_of(name).write_bytes(bytes(SLOT_SIZE))
+            env |= {f"{name}_OK": "0", f"{name}_TRY": "0"}
+        self.write_env(env)
 
     # The firmware
 
@@ -128,7 +146,7 @@ class VirtualDevice:
                 return tried
 
     def slot_of(self, bootname: str) -> Path:
-        return self.root / "slots" / f"rootfs.{'AB'.index(bootname)}.img"
+        return self.root / "slots" / f"rootfs.{self.bootnames.index(bootname)}.img"
 
     def comes_up(self, bootname: str) -> bool:
         """Is there a system in the group, and does it start?"""
