@@ -21,6 +21,7 @@ from updated.service.announce import Announcer
 from updated.service.attempt import Attempt
 from updated.service.details import describe, transaction_of
 from updated.service.facts import policy_facts
+from updated.service.looker import Looker
 from updated.service.memory import Memory, log_error
 from updated.service.offers import LATER, Offers
 from updated.store import Store
@@ -58,9 +59,7 @@ class Runner:
         self._attempt: Attempt | None = None  # what the job works on
         self._requested: Attempt | None = None  # a person's, not begun yet
         self._cancelling = False
-        self._looking: asyncio.Task[None] | None = None
-        self._look_again = False
-        self._due: asyncio.TimerHandle | None = None
+        self._looker = Looker(offers, self._found)
         self.resumed = asyncio.Event()  # the saved state is known; before, nobody may ask for anything
         self._at_rest = asyncio.Event()
         self._at_rest.set()
@@ -114,10 +113,8 @@ class Runner:
         await self._memory.keep(self._store.leave_boot, self.device.boot_id)
 
     def look(self) -> None:
-        """A source may have something new.  However often it is called meanwhile, it looks only once more."""
-        self._look_again = True
-        if self._looking is None:
-            self._looking = self._spawn(self._look())
+        """A source may have something new."""
+        self._looker.look()
 
     async def cancel(self) -> None:
         """End the running install; returns when it is over.  Raises Refused if none runs."""
@@ -169,8 +166,7 @@ class Runner:
                 _answer(done, error)
                 stop_if_cancelled()
         finally:
-            if self._due is not None:
-                self._due.cancel()
+            await self._looker.close()
             tasks = [*self._tasks, *([self._job] if self._job else [])]
             for task in tasks:
                 task.cancel()
@@ -331,7 +327,7 @@ class Runner:
             self.post(states.Offered(self._requested.offer.source, by_request=True))
         if attempt is not None:
             attempt.tell()
-            self._look_when_due()
+            self._looker.look_when_due()
         self._show()
 
     async def _close(self, attempt: Attempt, event: states.Event) -> None:
@@ -343,23 +339,9 @@ class Runner:
         await self.offers.ended(attempt.offer, outcome, retry_after=_retry_after(attempt, event))
         await self._memory.record(outcome)
 
-    async def _look(self) -> None:
-        try:
-            while self._look_again:
-                self._look_again = False
-                source = await self.offers.waiting()
-                if source and not self._stopping:
-                    self.post(states.Offered(source, by_request=False))
-        finally:
-            self._looking = None
-        self._look_when_due()
-
-    def _look_when_due(self) -> None:
-        """What was put off gets its time; without such a thing nothing wakes the device."""
-        if self._due is not None:
-            self._due.cancel()
-        delay = self.offers.due()
-        self._due = asyncio.get_running_loop().call_later(delay, self.look) if delay is not None else None
+    def _found(self, source: str) -> None:
+        if not self._stopping:
+            self.post(states.Offered(source, by_request=False))
 
     # Health, reboot, the way back
 
