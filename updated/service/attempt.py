@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from contextlib import ExitStack
+from typing import Final
 
 from updated.api.port import Transaction
 from updated.config.agent_toml import AgentConfig
@@ -12,7 +14,7 @@ from updated.core import states
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts, check
 from updated.core.progress import ROOT_WEIGHT, Progress
-from updated.errors import Cancelled, DeviceError, NotSupportedError, Refused
+from updated.errors import BundleError, Cancelled, DeviceError, NotSupportedError, Refused, UpdatedError
 from updated.host import clock
 from updated.install.device import Device
 from updated.install.installer import (
@@ -28,7 +30,12 @@ from updated.readers.file import open_file
 from updated.service.announce import Announcer
 from updated.service.choice import Watched
 from updated.service.facts import policy_facts
+from updated.service.offers import LATER
 from updated.store import Store
+
+log = logging.getLogger(__name__)
+
+RETRY: Final = 10.0  # seconds until a failed install or a failed bootloader write is tried again
 
 
 class Attempt:
@@ -133,6 +140,12 @@ class Attempt:
         self._announce.completed(0 if self.error is None else 1)
         self._announce.operation("idle")
 
+    def retry_after(self, event: states.Event) -> float | None:
+        """Seconds until the same bundle is tried again by itself; None: not before it changes."""
+        if isinstance(event, states.Failed) and self.update is not None:
+            return RETRY  # the machine counts how often
+        return LATER if isinstance(self.error, UpdatedError) and self.error.passing else None
+
     def _close_steps(self) -> None:
         kind = type(self.error) if self.error else None
         trace = self.error.__traceback__ if self.error else None
@@ -187,3 +200,19 @@ class Attempt:
     def _shown(self) -> Transaction:
         """What is known before the bundle is verified."""
         return Transaction(self.transaction, self.offer.source, self.offer.location, "", "", "", "")
+
+
+def event_of(job: asyncio.Task[states.Event]) -> states.Event:
+    """What the end of a phase means to the machine."""
+    if job.cancelled():
+        return states.Cancelled()
+    error = job.exception()
+    match error:
+        case None:
+            return job.result()
+        case BundleError():
+            return states.Condemned(str(error))
+        case UpdatedError():
+            return states.Failed(str(error))
+    log.error("a bug in `updated`", exc_info=error)
+    return states.Failed(f"internal error: {error!r}")

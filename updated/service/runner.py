@@ -12,23 +12,22 @@ from updated import command
 from updated.config.agent_toml import AgentConfig
 from updated.core import machine, states
 from updated.core.model import Offer
-from updated.errors import BundleError, Refused, UpdatedError
+from updated.errors import Refused, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
 from updated.health.gate import judge
 from updated.health.watchdog import Watchdog
 from updated.install.device import Device
 from updated.service.announce import Announcer
-from updated.service.attempt import Attempt
+from updated.service.attempt import RETRY, Attempt, event_of
 from updated.service.details import describe, transaction_of
 from updated.service.facts import policy_facts
 from updated.service.looker import Looker
 from updated.service.memory import Memory, log_error
-from updated.service.offers import LATER, Offers
+from updated.service.offers import Offers
 from updated.store import Store
 
 log = logging.getLogger(__name__)
 
-RETRY: Final = 10.0  # seconds until a failed install or a failed bootloader write is tried again
 _ENDS: Final = (states.Activated, states.Failed, states.Condemned, states.Cancelled)
 
 
@@ -293,22 +292,9 @@ class Runner:
             self._job.cancel()
 
     def _job_done(self, job: asyncio.Task[states.Event]) -> None:
-        if job.cancelled():
-            self.post(states.Cancelled())
-            return
-        error = job.exception()
-        if error is None:
-            self.post(job.result())
-            return
-        if self._attempt is not None:
-            self._attempt.error = error
-        if isinstance(error, BundleError):
-            self.post(states.Condemned(str(error)))
-        elif isinstance(error, UpdatedError):
-            self.post(states.Failed(str(error)))
-        else:
-            log.error("a bug in `updated`", exc_info=error)
-            self.post(states.Failed(f"internal error: {error!r}"))
+        if not job.cancelled() and self._attempt is not None:
+            self._attempt.error = job.exception()
+        self.post(event_of(job))
 
     async def _end(self, event: states.Event) -> None:
         if self._attempt is None and self._cancelling:  # a request that had not begun is cancelled, too
@@ -336,7 +322,7 @@ class Runner:
             await self._memory.keep(self._store.forget_attempts, attempt.update.manifest_hash)
         if outcome.code == "installed":  # whatever was said of the bundle before: it is on trial anew
             await self._memory.keep(self._store.lift, outcome.manifest_hash)
-        await self.offers.ended(attempt.offer, outcome, retry_after=_retry_after(attempt, event))
+        await self.offers.ended(attempt.offer, outcome, retry_after=attempt.retry_after(event))
         await self._memory.record(outcome)
 
     def _found(self, source: str) -> None:
@@ -399,13 +385,6 @@ class Runner:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a bug in `updated`", exc_info=error)
-
-
-def _retry_after(attempt: Attempt, event: states.Event) -> float | None:
-    """Seconds until the same bundle is tried again by itself; None: not before it changes."""
-    if isinstance(event, states.Failed) and attempt.update is not None:
-        return RETRY  # the machine counts how often
-    return LATER if isinstance(attempt.error, UpdatedError) and attempt.error.passing else None
 
 
 def _answer(done: asyncio.Future[None] | None, error: Exception | None) -> None:
