@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 from updated.config.agent_toml import AgentConfig, data_directory, load_agent_config
@@ -15,6 +16,7 @@ from updated.config.system_conf import SystemConfig, load_system_config
 from updated.core.model import Transfer
 from updated.errors import DeviceError, UpdatedError
 from updated.health.watchdog import Watchdog
+from updated.host.lock import only_one
 from updated.host.malloc import one_arena
 from updated.host.systemd import Notifier, watchdog_timeout
 from updated.install.device import Device, open_device
@@ -47,6 +49,7 @@ async def _main(options: ServiceOptions) -> int:
     announcer.subscribe(_Status(notifier))
     for sentence in unsupported(system):
         log.warning("%s", sentence)
+    await asyncio.to_thread(_lock, options.runtime_directory)
     device = await _open_device(options, system)
     store = await asyncio.to_thread(Store, data_directory(config, system), log.warning)
     watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
@@ -71,18 +74,22 @@ def _load(options: ServiceOptions) -> tuple[SystemConfig, AgentConfig]:
     return load_system_config(options.conf, overrides), load_agent_config(options.agent_conf)
 
 
-async def _open_device(options: ServiceOptions, system: SystemConfig) -> Device:
-    folder = options.runtime_directory
+def _lock(folder: Path) -> None:
+    """Make the runtime directory, and be the only one who has it.  Blocks.  Raises DeviceError."""
     try:
-        await asyncio.to_thread(folder.mkdir, mode=0o755, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise DeviceError(f"Cannot make the runtime directory {folder}: {error.strerror}") from error
+    only_one(folder / "lock")
+
+
+async def _open_device(options: ServiceOptions, system: SystemConfig) -> Device:
     return await open_device(
         system,
         cmdline=options.cmdline,
         boot_id=options.boot_id,
         override_boot_slot=options.override_boot_slot,
-        mount_folder=folder,
+        mount_folder=options.runtime_directory,
     )
 
 
