@@ -387,3 +387,13 @@ def test_bad_identifiers(slots: tuple[Slot, ...], booted: Slot | None, identifie
         resolve_identifier(slots, booted, identifier)
     assert str(caught.value) == message
     assert caught.value.rule == "slot"
+
+
+def test_a_group_that_would_not_start_anyway_is_overwritten_first() -> None:
+    slots = [
+        Slot(f"rootfs.{index}", "rootfs", index, f"/dev/{index}", bootname="ABC"[index]) for index in range(3)
+    ]
+    states = slot_states(slots, slots[1])
+    for bad, expected in (({"rootfs.2"}, "rootfs.2"), ({"rootfs.0"}, "rootfs.0"), ((), "rootfs.0")):
+        target = choose_target(slots, states, ["rootfs"], {}, bad=bad)
+        assert target.slots["rootfs"].name == expected

@@ -5,7 +5,7 @@ Where RAUC takes whatever its hash table shows first, the order of system.conf d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from updated.bundle.manifest import Image
@@ -103,11 +103,13 @@ def choose_target(
     statuses: Mapping[str, SlotStatus],
     *,
     primary: str | None = None,
+    bad: Collection[str] = (),
 ) -> TargetGroup:
     """One inactive group for each class of root slots that holds a wanted class.
 
-    With several candidates (A/B/C): not the primary, then one whose last install did not end well, then one
-    that was never installed, then the one installed longest ago.  `primary` is a slot name.
+    With several candidates (A/B/C): not the primary, then one that would not start anyway, then one whose
+    last install did not end well, then one that was never installed, then the one installed longest ago.
+    `primary` is a root slot's name, `bad` are those that the bootloader calls bad.
     Raises DeviceError or NotSupportedError.
     """
     wanted = set(classes)
@@ -118,7 +120,18 @@ def choose_target(
         inactive = all(states[slot.name] == "inactive" for slot in group)
         if inactive and wanted & {slot.slot_class for slot in group}:
             by_root_class.setdefault(root.slot_class, []).append(root)
-    chosen = [_best(roots, groups, wanted, statuses, primary) for roots in by_root_class.values()]
+
+    def rank(root: Slot) -> tuple[bool, bool, bool, str]:
+        status = statuses.get(root.name, SlotStatus())
+        unfinished = status.status in ("failed", "pending")
+        return (
+            root.name == primary,
+            root.name not in bad,
+            not unfinished,
+            status.installed_timestamp or "",
+        )
+
+    chosen = [min(_writable(roots, groups, wanted), key=rank) for roots in by_root_class.values()]
     if wanted and not chosen:
         raise DeviceError(
             "Could not determine target group",
@@ -127,25 +140,15 @@ def choose_target(
     return _merge([groups[root.name] for root in chosen], wanted)
 
 
-def _best(
-    roots: Sequence[Slot],
-    groups: Mapping[str, tuple[Slot, ...]],
-    wanted: set[str],
-    statuses: Mapping[str, SlotStatus],
-    primary: str | None,
-) -> Slot:
-    writable = [
+def _writable(
+    roots: Sequence[Slot], groups: Mapping[str, tuple[Slot, ...]], wanted: set[str]
+) -> Sequence[Slot]:
+    """The roots of groups without a read-only slot of a wanted class; all of them if there is none."""
+    return [
         root
         for root in roots
         if not any(slot.readonly for slot in groups[root.name] if slot.slot_class in wanted)
-    ]
-
-    def rank(root: Slot) -> tuple[bool, bool, str]:
-        status = statuses.get(root.name, SlotStatus())
-        unfinished = status.status in ("failed", "pending")
-        return (root.name == primary, not unfinished, status.installed_timestamp or "")
-
-    return min(writable or roots, key=rank)
+    ] or roots
 
 
 def _merge(groups: Sequence[tuple[Slot, ...]], wanted: set[str]) -> TargetGroup:

@@ -119,6 +119,13 @@ class Device:
                 return root
         return ""
 
+    async def bad_groups(self) -> frozenset[str]:
+        """Root slots that the bootloader does not start; what it cannot tell is none."""
+        roots = [group[0] for group in self._groups.values()]
+        return frozenset(
+            [root.name for root in roots if root.bootname and await self._boot_status(root.bootname) == "bad"]
+        )
+
     def booted_bundle(self) -> SlotStatus:
         """The status of what runs; empty if nothing is known."""
         return self.status.get(self.booted_group, SlotStatus())

@@ -57,10 +57,17 @@ class InstallPlan:
         return sum(image.size for image, _ in self.pairs)
 
 
-def choose_group(device: Device, manifest: Manifest, *, primary: str | None) -> TargetGroup:
+async def choose_group(device: Device, manifest: Manifest) -> TargetGroup:
     """The target group for what the manifest holds.  Raises DeviceError, NotSupportedError."""
-    classes = image_classes(manifest.images)
-    return choose_target(device.slots, device.states(), classes, device.status, primary=primary)
+    facts = await device.facts()
+    return choose_target(
+        device.slots,
+        device.states(),
+        image_classes(manifest.images),
+        device.status,
+        primary=facts.primary,
+        bad=await device.bad_groups(),
+    )
 
 
 def refuse_what_only_rauc_can(device: Device, manifest: Manifest) -> None:

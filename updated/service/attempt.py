@@ -91,7 +91,7 @@ class Attempt:
         with self._progress.step("Checking manifest contents"):
             refuse_what_only_rauc_can(self._device, manifest)
         with self._progress.step("Determining target install group"):
-            target = choose_group(self._device, manifest, primary=await self._primary())
+            target = await choose_group(self._device, manifest)
         check(manifest, self._facts(), self.offer.args)
         self._opened, self._plan = opened, await plan_install(self._device, opened, target)
         self.update = states.Update(
@@ -192,10 +192,6 @@ class Attempt:
     def _facts(self) -> PolicyFacts:
         automatic = self.offer.source != "request"
         return policy_facts(self._device, self._store, self._config, automatic=automatic)
-
-    async def _primary(self) -> str | None:
-        facts = await self._device.facts()
-        return facts.primary or None
 
     def _shown(self) -> Transaction:
         """What is known before the bundle is verified."""
