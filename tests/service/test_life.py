@@ -91,15 +91,17 @@ def test_not_healthy(devices: MakeDevice, vendor: Vendor, way_back: bool) -> Non
     assert device.status().state == "idle"
 
 
-def second(device: Device) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "updated", "service", *device.options()]
+def second(device: Device, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "updated", "service", *device.options(), *options]
     env = {**os.environ, **device.env}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=20)
 
 
-def test_a_second_service(devices: MakeDevice, vendor: Vendor, saboteur: Saboteur) -> None:
+@pytest.mark.parametrize("own_runtime", [False, True])
+def test_a_second_service(devices: MakeDevice, vendor: Vendor, saboteur: Saboteur, own_runtime: bool) -> None:
     """It ends with an error and has changed nothing, least of all in the middle of an install."""
     device = devices(env=saboteur.env)
+    options = [f"--runtime-directory={device.root}/run2"] if own_runtime else []
 
     async def run(client: Client) -> str:
         saboteur.hold(Saboteur.WRITE, 2, "rootfs.1.img")
@@ -107,7 +109,7 @@ def test_a_second_service(devices: MakeDevice, vendor: Vendor, saboteur: Saboteu
         try:
             await eventually("a write", lambda: saboteur.acted)
             before = sorted((path.name, path.read_bytes()) for path in (device.root / "data").iterdir())
-            ended = await asyncio.to_thread(second, device)
+            ended = await asyncio.to_thread(second, device, *options)
             assert (ended.returncode, "Another update service runs" in ended.stderr) == (
                 1,
                 True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import logging
 import signal
@@ -16,7 +17,7 @@ from updated.config.system_conf import SystemConfig, load_system_config
 from updated.core.model import Transfer
 from updated.errors import DeviceError, UpdatedError
 from updated.health.watchdog import Watchdog
-from updated.host.lock import only_one
+from updated.host.lock import only_one, only_user
 from updated.host.malloc import one_arena
 from updated.host.systemd import Notifier, watchdog_timeout
 from updated.install.device import Device, open_device
@@ -49,9 +50,10 @@ async def _main(options: ServiceOptions) -> int:
     announcer.subscribe(_Status(notifier))
     for sentence in unsupported(system):
         log.warning("%s", sentence)
-    await asyncio.to_thread(_lock, options.runtime_directory)
+    memory = data_directory(config, system)
+    await asyncio.to_thread(_lock, options.runtime_directory, memory)
     device = await _open_device(options, system)
-    store = await asyncio.to_thread(Store, data_directory(config, system), log.warning)
+    store = await asyncio.to_thread(Store, memory, log.warning)
     watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
     runner = Runner(
         device=device,
@@ -74,13 +76,19 @@ def _load(options: ServiceOptions) -> tuple[SystemConfig, AgentConfig]:
     return load_system_config(options.conf, overrides), load_agent_config(options.agent_conf)
 
 
-def _lock(folder: Path) -> None:
-    """Make the runtime directory, and be the only one who has it.  Blocks.  Raises DeviceError."""
+def _lock(folder: Path, memory: Path) -> None:
+    """Make the runtime directory, and be the only one who has it and the data directory `memory`.
+
+    Blocks.  Raises DeviceError.
+    """
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise DeviceError(f"Cannot make the runtime directory {folder}: {error.strerror}") from error
     only_one(folder / "lock")
+    with contextlib.suppress(OSError):  # the store says what is wrong with it
+        memory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    only_user(memory)
 
 
 async def _open_device(options: ServiceOptions, system: SystemConfig) -> Device:
