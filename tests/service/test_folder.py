@@ -10,6 +10,7 @@ import pytest
 
 from tests.service.conftest import MakeDevice
 from tests.service.rig import Device, Vendor, until
+from updated.sources.folder import MAX_FILES
 
 AFTER = '[folder]\npath = "{{root}}/drop"\nafter = "{0}"\n{1}\n[confirm]\nstable-for = 0.05\n'
 
@@ -86,6 +87,19 @@ def test_the_highest_of_several(devices: MakeDevice, vendor: Vendor) -> None:
     device.wait_said("a.raucb is not installed: Already installed and running")
     assert installed(device) == ["10.0.0"]
     assert [line["version"] for line in device.outcomes() if line["code"] == "failed"] == ["11.1.0"]
+
+
+def test_behind_more_files_than_are_looked_at_in_one_go(devices: MakeDevice, vendor: Vendor) -> None:
+    device = devices(start=False)
+    drop = device.root / "drop"
+    for number in range(MAX_FILES + 50):
+        (drop / f"a{number:03}.raucb").write_bytes(
+            bytes(5000) + b"\x30" + bytes(99) + (100).to_bytes(8, "big")
+        )
+    shutil.copy(vendor.bundle(), drop / "z.raucb")
+    device.start()
+    device.wait_said("installed: Installed to rootfs.1.")
+    assert device.said().count("is not installed") == MAX_FILES + 50
 
 
 def test_no_way_back_by_a_file_that_lies_about(devices: MakeDevice, vendor: Vendor) -> None:

@@ -128,6 +128,8 @@ def test_not_more_than_the_limit(drop: Path) -> None:
     found = names(drop)
     assert len(found) == MAX_FILES
     assert found == sorted(found)
+    rest = Folder(drop).scan(known=lambda item: item.path.name in found)
+    assert [item.path.name for item in rest] == [f"{n:03}.raucb" for n in range(MAX_FILES, MAX_FILES + 20)]
 
 
 def test_no_folder(tmp_path: Path) -> None:

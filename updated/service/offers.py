@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -104,22 +105,22 @@ class Offers:
             log.warning("cannot %s %s: %s", self._settings.after, path, error.strerror)
 
     async def _found(self, source: str) -> Sequence[Found]:
-        found = await asyncio.to_thread(self._scan, source)
         if source == FOLDER:
-            self._forget_what_is_gone({item.path for item in found})
-        return [item for item in found if not self._is_put_off(item)]
+            await asyncio.to_thread(self._forget_what_is_gone)
+        return await asyncio.to_thread(self._scan, source)
 
     def _scan(self, source: str) -> Sequence[Found]:
         """Blocks."""
         if source == FOLDER:
-            return self.folder.scan() if self.folder else []
+            return self.folder.scan(known=self._is_put_off) if self.folder else []
         item = look(self._autoinstall) if self._autoinstall else None
-        return [item] if item else []
+        return [item] if item and not self._is_put_off(item) else []
 
-    def _forget_what_is_gone(self, here: Set[Path]) -> None:
-        """Or names that never come again would be remembered for ever."""
-        kept = {path: put for path, put in self._put_off.items() if path in here or path == self._autoinstall}
-        self._put_off = kept
+    def _forget_what_is_gone(self) -> None:
+        """Or names that never come again would be remembered for ever.  Blocks."""
+        for path in tuple(self._put_off):
+            if not os.path.lexists(path):
+                self._put_off.pop(path, None)
 
     def _is_put_off(self, item: Found) -> bool:
         put_off = self._put_off.get(item.path)

@@ -22,7 +22,7 @@ from asyncinotify import Inotify, Mask
 log = logging.getLogger(__name__)
 
 SUFFIX: Final = ".raucb"
-MAX_FILES: Final = 100  # a folder with more bundles is not a drop folder
+MAX_FILES: Final = 100  # that are looked at in one go
 TRAILER: Final = 8  # bytes: big-endian size of the signature (RAUC reference, "Bundle Formats")
 RETRY: Final = 30.0  # seconds until a folder that went away is looked for again
 _WATCHED: Final = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
@@ -81,15 +81,15 @@ class Folder:
         self.path = path
         self._retry = retry
 
-    def scan(self) -> list[Found]:
-        """Every complete bundle in it, by name.  Blocks."""
+    def scan(self, known: Callable[[Found], bool] = lambda _: False) -> list[Found]:
+        """The first MAX_FILES complete bundles in it, by name, that are not `known`.  Blocks."""
         try:
             with os.scandir(self.path) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
         except OSError:
             return []
         found = filter(None, (look(self.path / name) for name in names))
-        return list(islice(found, MAX_FILES))
+        return list(islice((item for item in found if not known(item)), MAX_FILES))
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever a file may have become complete, for ever.
