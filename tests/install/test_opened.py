@@ -18,10 +18,10 @@ from blockbuster import blockbuster_ctx
 
 from updated.bundle.trust import Keyring, KeyringPolicy
 from updated.core.model import Slot
-from updated.errors import BundleError, NotSupportedError, Refused, SignatureError
+from updated.errors import BundleError, DeviceError, NotSupportedError, Refused, SignatureError
 from updated.install.opened import OpenedBundle, open_bundle
 from updated.readers.file import FileReader, open_file
-from updated.slots.raw import open_slot
+from updated.slots.raw import RawSlot, open_slot
 
 T = TypeVar("T")
 MakeBundle = Callable[..., Path]
@@ -336,4 +336,39 @@ def test_a_manifest_that_promises_something_else(
         "missing": "^Source image 'gone.img' not found in bundle$",
     }
     with pytest.raises(BundleError, match=text[fault]):
+        opened(bundle, keyring, use)
+
+
+class WornOut:
+    """A `SlotWriter` in which the first byte never takes what is written."""
+
+    def __init__(self, slot: RawSlot) -> None:
+        self._slot = slot
+        self.capacity = slot.capacity
+        self.write = slot.write
+        self.sync = slot.sync
+        self.close = slot.close
+
+    def read_back(self, offset: int, length: int) -> bytes:
+        found = bytearray(self._slot.read_back(offset, length))
+        if offset == 0:
+            found[0] ^= 1
+        return bytes(found)
+
+
+def test_a_slot_that_holds_something_else_is_the_device_s_fault(
+    bundle: Path, keyring: Keyring, tmp_path: Path
+) -> None:
+    target = tmp_path / "slot"
+    target.write_bytes(bytes(4 << 20))
+
+    async def use(found: OpenedBundle) -> None:
+        image = next(image for image in found.manifest.images if image.filename == "rootfs.img")
+        slot = open_slot(Slot("rootfs.1", "rootfs", 1, str(target)), image_size=image.size)
+        try:
+            await found.write_image(image, WornOut(slot))
+        finally:
+            slot.close()
+
+    with pytest.raises(DeviceError, match="Slot holds other bytes than were written to it"):
         opened(bundle, keyring, use)

@@ -105,9 +105,7 @@ class Device:
         bootname = self._groups[group][0].bootname if group in self._groups else None
         if bootname is None:
             return
-        # Spare the boot environment's medium.  (A group on trial is not good, but not marked bad either.)
-        if good and await self._boot_status(bootname) == "good":
-            return
+        # Also what counts as good: for U-Boot that is a group with any attempts left.
         await self.bootloader.set_state(bootname, good)
         log.info("marked %s as %s", group, "good" if good else "bad")
 

@@ -21,7 +21,7 @@ from updated.bundle.manifest import Image, Manifest
 from updated.bundle.plan import run
 from updated.bundle.tail import Tail
 from updated.core.model import Reader, SlotWriter
-from updated.errors import BundleError, NotSupportedError, Refused
+from updated.errors import BundleError, DeviceError, NotSupportedError, Refused
 from updated.install.payload import Payload
 from updated.install.threads import in_order, in_thread, threads
 
@@ -76,17 +76,25 @@ class OpenedBundle:
         `on_bytes` is called with the bytes written so far, about once per MiB.  Raises BundleError,
         SourceError or DeviceError.  Cancelled, it returns when no thread uses `writer` any more.
         """
-        from updated.install.pipeline import stream_image
+        from updated.install.pipeline import image_digest, stream_image
 
         layout = await self.image_layout(image)
-        found = await stream_image(
-            layout, self.payload.verifier, self.payload.reader, writer, workers=workers, on_bytes=on_bytes
-        )
-        if found.hex() != image.sha256:
+        verifier, reader = self.payload.verifier, self.payload.reader
+        found = await stream_image(layout, verifier, reader, writer, workers=workers, on_bytes=on_bytes)
+        if found.hex() == image.sha256:
+            return
+        # Whose fault is it?  Read the image once more, and do not write it.
+        bundled = await image_digest(layout, verifier, reader, workers=workers)
+        if bundled.hex() != image.sha256:
             raise BundleError(
-                f"Image '{image.filename}' has the SHA-256 {found.hex()},"
+                f"Image '{image.filename}' has the SHA-256 {bundled.hex()},"
                 f" but the manifest says {image.sha256}"
             )
+        raise DeviceError(
+            f"Slot holds other bytes than were written to it: SHA-256 of the {image.size} bytes read back is"
+            f" {found.hex()}, expected {image.sha256}",
+            hint="The storage of this device is failing: look for I/O errors in the kernel's log.",
+        )
 
     async def read_file(self, name: str, limit: int) -> bytes:
         """The content of a small file, a hook or an index.

@@ -1,7 +1,9 @@
 """The way of an image into a slot: read, check, decompress, hash, write, and prove that it arrived.
 
-    reader ──▶ check + decompress (some threads, runs of 1 MiB) ──▶ in order: SHA-256 + write
-                                                                    one stretch behind: sync + read back
+    reader ──▶ check + decompress (some threads, runs of 1 MiB) ──▶ in order: write
+                                                one stretch behind: sync, read back, SHA-256
+
+What is hashed is what the medium holds: if that is what the manifest promises, all before it was right, too.
 
 Nothing is decompressed before the verifier accepted it.  At most `workers + AHEAD` runs are under way, with
 some 2 MiB each, so the memory does not depend on the size of the image.
@@ -9,7 +11,6 @@ some 2 MiB each, so the memory does not depend on the size of the image.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import mmap
 import os
@@ -59,28 +60,38 @@ async def stream_image(
     workers: int | None = None,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> bytes:
-    """Write the file of `layout` to `writer`, make it durable, read it back; returns its SHA-256 (32 bytes).
+    """Write the file of `layout` to `writer`, make it durable, read it back.
+
+    Returns the SHA-256 (32 bytes) of what the slot holds now.
 
     `on_bytes` is called in the event loop with the bytes written so far, about once per MiB.  `workers` is
     the number of unpacking threads.  Raises BundleError (the writer holds a prefix of the image then),
-    SourceError, or DeviceError; the latter also if the slot does not hold what was written to it.
+    SourceError or DeviceError.
     Cancelled, it returns when no thread of it uses the writer any more.
     """
-    digest = hashlib.sha256()
     written = 0
-    with threads(3, "slot") as pool:  # hash, write, read back
+    with threads(2, "slot") as pool:  # write, read back
         async with (
             ReadBack(writer, pool) as proof,
             aclosing(unpack(layout, verifier, reader, workers=workers)) as parts,
         ):
             async for part in parts:
-                hashing = pool.submit(digest.update, part)
                 await in_thread(pool, writer.write, written, part)
-                await asyncio.wrap_future(hashing)
                 written += len(part)
                 on_bytes(written)
                 await proof.up_to(written)
-            await proof.finish(written, digest.digest())
+            return await proof.finish(written)
+
+
+async def image_digest(
+    layout: FileLayout, verifier: Verifier, reader: Reader, *, workers: int | None = None
+) -> bytes:
+    """The SHA-256 (32 bytes) of the file as the bundle has it.  Raises BundleError, SourceError."""
+    digest = hashlib.sha256()
+    with threads(1, "hash") as pool:
+        async with aclosing(unpack(layout, verifier, reader, workers=workers)) as parts:
+            async for part in parts:
+                await in_thread(pool, digest.update, part)
     return digest.digest()
 
 

@@ -14,13 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from updated.core.model import SlotWriter
-from updated.errors import DeviceError
 from updated.finish import settled
 from updated.install.threads import in_thread
 
-STRETCH = (
-    32 << 20
-)  # bytes between two syncs: a second of a slow SD card, and few enough flushes for a fast disk
+STRETCH = 32 << 20  # bytes between two syncs: seconds of a slow SD card, and few flushes for a fast disk
 PIECE = 1 << 20  # bytes read back at once
 
 
@@ -57,19 +54,14 @@ class ReadBack:
         start, self._begun = self._begun, written
         self._behind = asyncio.create_task(in_thread(self._pool, self._stretch, start, written))
 
-    async def finish(self, written: int, expected: bytes) -> None:
-        """Everything is written: sync, read the rest and compare with SHA-256 `expected` (32 bytes).
+    async def finish(self, written: int) -> bytes:
+        """Everything is written: sync and read the rest; the SHA-256 of all that was read back (32 bytes).
 
-        Raises DeviceError if the slot holds anything else.
+        Raises DeviceError.
         """
         await self._join()
         await in_thread(self._pool, self._stretch, self._begun, written)
-        if self._digest.digest() != expected:
-            raise DeviceError(
-                f"Slot holds other bytes than were written to it: SHA-256 of the {written} bytes read back is"
-                f" {self._digest.hexdigest()}, expected {expected.hex()}",
-                hint="The storage of this device is failing: look for I/O errors in the kernel's log.",
-            )
+        return self._digest.digest()
 
     async def _join(self) -> None:
         behind, self._behind = self._behind, None
