@@ -318,6 +318,16 @@ def check_end(d: Device, kind: str, faults: list[tuple[int, int]]) -> None:
         assert d.history == ends.get(kind, [])
 
 
+@pytest.mark.parametrize(("primary", "still"), [("B", True), ("A", False), ("", False)])
+def test_started_from_elsewhere_is_no_fallback(primary: str, still: bool) -> None:
+    """While the bootloader would start the new group: a rescue system, or a booted slot that is not known."""
+    pending = states.RebootPending(U, "b1")
+    state, effects = machine.resume(pending, states.Facts("b2", "", primary, {"B": U.manifest_hash}))
+    assert (state == pending) is still
+    assert any(isinstance(effect, states.Reject) for effect in effects) is not still
+    assert not any(isinstance(effect, states.AskToReboot) for effect in effects)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_every_fault_before_every_write(kind: str, depth: int) -> None:

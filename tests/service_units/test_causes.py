@@ -6,6 +6,8 @@ import asyncio
 import shutil
 from typing import Any
 
+import pytest
+
 from updated.core import states
 from updated.core.states import Update
 
@@ -52,6 +54,20 @@ def test_a_fallback_without_a_word_from_the_new_system(site: Any) -> None:
             await service.until(lambda: service.last == "fallback")
             assert service.store.history(1)[0].text == "The bootloader fell back to rootfs.0."
             assert service.store.quarantine()["h-new"].reason == states.FELL_BACK
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("cmdline", ["rauc.external\n", "root=/dev/disk/by-label/not-yet\n"])
+def test_a_start_from_elsewhere_says_nothing_of_the_new_system(site: Any, cmdline: str) -> None:
+    installed_and_started(site, in_group="A")
+    (site.root / "cmdline").write_text(cmdline)
+
+    async def scenario() -> None:
+        async with site.running() as service:
+            await service.until(lambda: service.offers.judged)
+            assert service.runner.state == states.RebootPending(UPDATE, "boot-of-the-install")
+            assert not service.store.quarantine()
 
     asyncio.run(scenario())
 

@@ -194,6 +194,9 @@ def resume(saved: Saved, facts: Facts) -> Step:
             return Confirming(update), (CheckHealth(),)
         case RebootPending(_, boot_id) if boot_id == facts.boot_id:
             return saved, (CheckHealth(), AskToReboot())
+        # Started from elsewhere (a rescue system), or not known from where: the trial is still to come.
+        case RebootPending(update) if not facts.booted and facts.primary == update.target:
+            return saved, (CheckHealth(),)
         case RebootPending(update):
             text = f"The bootloader fell back to {facts.booted or 'another system'}."
             return Idle(), (
