@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What a device or a build host needs, then what only the tests need.
-DEMO_PACKAGES := python3-venv squashfs-tools e2fsprogs dbus
+DEMO_PACKAGES := squashfs-tools e2fsprogs dbus
 TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dosfstools mtools openssl mount \
 	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev
 E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap
@@ -20,8 +20,7 @@ help:
 	@echo "make install into DESTDIR with PREFIX, see docs/install.md"
 	@echo "make bench   speed and memory, beside the real rauc in the same run (root)"
 
-demo: | $(VENV)/.ready
-	@sh .ci/packages $(DEMO_PACKAGES)
+demo: | demo-packages $(VENV)/.runtime
 	@$(BIN)/python examples/demo/demo.py
 
 test: | test-packages $(VENV)/.ready
@@ -39,18 +38,25 @@ e2e: | e2e-packages $(VENV)/.ready
 bench: | test-packages $(VENV)/.ready
 	$(BIN)/python -m tests.benchmarks.run
 
-.PHONY: test-packages e2e-packages
+.PHONY: demo-packages test-packages e2e-packages
+demo-packages:
+	@sh .ci/packages $(DEMO_PACKAGES)
 test-packages:
 	@sh .ci/packages $(TEST_PACKAGES)
 e2e-packages:
 	@sh .ci/packages $(E2E_PACKAGES)
 
 # Made anew when the dependencies change.
-$(VENV)/.ready: pyproject.toml
-	@sh .ci/packages python3-venv
+$(VENV)/.runtime: pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh .ci/packages python3-venv
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable .[terminal] --group dev
+	$(BIN)/pip install --quiet --editable .[terminal]
+	@touch $@
+
+# The dev group has a package that is compiled: `make test` sees to the compiler first.
+$(VENV)/.ready: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --editable .[terminal,lzo] --group dev
 	@touch $@
 
 # Into an image: DESTDIR=/path/to/rootfs.  See docs/install.md.
