@@ -40,7 +40,7 @@ def draw_progress(progress: dict[str, Any]) -> str:
     line = f"[{bar}] {progress['percentage']:3d} %  {progress['message']}"
     if "bytes-total" in progress:
         done, total, rate = (progress[key] / 1e6 for key in ("bytes-done", "bytes-total", "rate"))
-        line += f"  {done:.1f} of {total:.1f} MB, {rate:.1f} MB/s"
+        line += f"  {done:.1f} of {total:.1f} MB" + (f", {rate:.1f} MB/s" if rate else "")  # 0: not known yet
     if "eta" in progress:
         line += f", {progress['eta']:.0f} s left"
     return line
