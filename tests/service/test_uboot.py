@@ -38,7 +38,7 @@ class Uboot:
 
     def set(self, **variables: str) -> None:
         for name, value in variables.items():
-            argv = [self.bin / "fw_setenv", "-f", self._defaults, name, value]
+            argv: list[str | Path] = [self.bin / "fw_setenv", "-f", self._defaults, name, value]
             subprocess.run(argv, check=True, capture_output=True)
 
     def env(self) -> dict[str, str]:
