@@ -16,6 +16,10 @@ class UpdatedError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def with_hint(self) -> str:
+        """The text, and in brackets what to do about it."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
 
 class BundleError(UpdatedError):
     """The bundle is bad: its maker must act.  Trying the same bytes again is useless."""

@@ -162,9 +162,18 @@ class Attempt:
             manifest_hash=update.manifest_hash if update else "",
             target=update.target if update else "",
             code=self._code(),
-            text=str(self.error) if self.error else f"Installed to {update.target if update else '?'}.",
+            text=self._text(),
             time=clock.timestamp(),
         )
+
+    def _text(self) -> str:
+        """For the journal and the history: RAUC's LastError has no place for the hint."""
+        match self.error:
+            case None:
+                return f"Installed to {self.update.target if self.update else '?'}."
+            case UpdatedError() as error:
+                return error.with_hint()
+        return str(self.error)
 
     def _code(self) -> str:
         match self.error:

@@ -76,6 +76,6 @@ class Memory:
 def log_error(error: Exception) -> None:
     """Ours with what to do about it, any other as the bug that it is."""
     if isinstance(error, UpdatedError):
-        log.error("%s%s", error, f" ({error.hint})" if error.hint else "")
+        log.error("%s", error.with_hint())
     else:
         log.error("a bug in `updated`", exc_info=error)
