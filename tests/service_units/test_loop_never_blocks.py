@@ -82,8 +82,11 @@ def test_from_the_folder_to_the_next_boot(
             await service.agent.cancel()
             await service.install(second)
             assert await service.agent.rollback() == "rootfs.1"
+            device = await site.device()
+            await service.until(lambda: not service.runner.busy)  # it looks into the folder again
             await service.agent.mark("good", "booted")
-            service.runner.reconfigure(await site.device(), config)
+            await service.until(lambda: not service.runner.busy)
+            service.runner.reconfigure(device, config)
 
     with guarded():
         asyncio.run(first_boot())
