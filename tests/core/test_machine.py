@@ -29,6 +29,7 @@ EVENTS: list[states.Event] = [
     states.TailRead(),
     states.Verified(U, 1),
     states.Activated("b0"),
+    states.Written(),
     states.RebootAllowed(),
     states.HealthGood("A"),
     states.HealthBad("x"),
@@ -38,16 +39,16 @@ EVENTS: list[states.Event] = [
     states.RollbackWanted("A", "h-old", "1"),
     states.NothingToFallBackTo(),
 ]
-# "." stays, "!" is a bug in the runner
-#                 Offer    Chosen   Tail   Verified Activated     Reboot Good Bad Fail Cond Canc Roll None
+# "." stays, "!" is a bug in the runner; columns as in EVENTS (R: reboot, B: health bad)
+#                     Offer    Chosen   Tail   Verify  Activated     Writ R Good B Fail Cond Canc Roll None
 EXPECTED = {
-    "Idle":      "Discover !        !      !        !             !      .    .   !    !    !    .    .",
-    "Discover":  ".        Download !      !        !             !      .    .   Idle Idle Idle !    .",
-    "Download":  ".        !        Verify !        !             !      .    .   Idle Idle Idle !    .",
-    "Verify":    ".        !        !      Install  !             !      .    .   Idle Idle Idle !    .",
-    "Install":   ".        !        !      !        RebootPending !      .    .   Idle Idle Idle !    .",
-    "RebootPending":".        !        !      !        !             .      .    .   !    !    !    Idle .",
-    "Confirming":".        !        !      !        !             !      Idle .   !    !    !    .    Idle",
+    "Idle":          "Discover !        !      !       !             !    ! .    . !    !    !    .    .",
+    "Discover":      ".        Download !      !       !             !    ! .    . Idle Idle Idle !    .",
+    "Download":      ".        !        Verify !       !             !    ! .    . Idle Idle Idle !    .",
+    "Verify":        ".        !        !      Install !             !    ! .    . Idle Idle Idle !    .",
+    "Install":       ".        !        !      !       RebootPending Idle ! .    . Idle Idle Idle !    .",
+    "RebootPending": ".        !        !      !       !             !    . .    . !    !    !    Idle .",
+    "Confirming":    ".        !        !      !       !             !    ! Idle . !    !    !    .    Idle",
 }  # fmt: skip
 
 

@@ -133,3 +133,31 @@ def test_a_bundle_that_is_refused_for_good_wakes_nobody(site: Any) -> None:
             assert service.offers.due() is None
 
     asyncio.run(scenario())
+
+
+def test_not_activated_is_not_a_fallback(site: Any) -> None:
+    """activate-installed=false: somebody else makes it primary, and nobody is to blame until then."""
+    conf = site.root / "system.conf"
+    conf.write_text(conf.read_text().replace("[system]\n", "[system]\nactivate-installed=false\n"))
+    shutil.copy(site.bundle(), site.root / "drop")
+
+    async def install() -> None:
+        async with site.running() as service:
+            await service.until(lambda: service.last == "installed")
+            assert service.store.history(1)[0].text.endswith("not made primary, as system.conf wants it.")
+            assert service.ear.results() == [0]
+            assert isinstance(service.runner.state, states.Idle)
+            assert site.env()["ORDER"].startswith("A")
+            assert site.env()["B_OK"] == "0"
+
+    async def start_again() -> None:
+        async with site.running() as service:
+            await service.until(lambda: service.offers.judged)
+            service.runner.look()
+            await service.until(lambda: service.offers._put_off)
+            assert len(service.store.history()) == 1  # neither a fallback nor the same install again
+            assert not service.store.quarantine()
+
+    asyncio.run(install())
+    site.boot("A")
+    asyncio.run(start_again())

@@ -25,6 +25,7 @@ STRAY: list[states.Event] = [
     states.TailRead(),
     states.Verified(U, 1),
     states.Activated("b0"),
+    states.Written(),
     states.RebootAllowed(),
     states.HealthGood("rootfs.0"),
     states.HealthBad("x"),

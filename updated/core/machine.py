@@ -15,6 +15,7 @@ commits an update.  Sources are levels: what is found while busy is looked at ag
  TailRead                           Verify
  Verified                                     Install
  Activated                                             RebootPending
+ Written                                               Idle
  RebootAllowed                                                        .
  HealthGood     .         .         .         .        .              .              Idle
  HealthBad      .         .         .         .        .              .              .
@@ -73,6 +74,7 @@ from updated.core.states import (
     Verified,
     Verify,
     VerifyTail,
+    Written,
 )
 
 
@@ -120,6 +122,8 @@ def _advanced(state: State, event: Event) -> Step:
             return _saved(Install(update, attempt), InstallGroup(update))
         case Install(update), Activated(boot_id):
             return _saved(RebootPending(update, boot_id), AskToReboot())
+        case Install(), Written():
+            return Idle(), (Save(Idle()), Rescan())
         case RebootPending(), RebootAllowed():
             return state, (Reboot(),)
         case _:

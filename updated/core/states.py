@@ -128,6 +128,11 @@ class Activated:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """Installed, but not made primary: `activate-installed=false`, somebody else will do that."""
+
+
+@dataclass(frozen=True, slots=True)
 class RebootAllowed:
     pass
 
@@ -181,6 +186,7 @@ Event = (
     | TailRead
     | Verified
     | Activated
+    | Written
     | RebootAllowed
     | HealthGood
     | HealthBad

@@ -117,6 +117,15 @@ class Device:
                 return root
         return ""
 
+    def inactive_hash(self) -> str:
+        """Manifest hash of what was last installed to a group that does not run; "" for nothing."""
+        found = {
+            self.status_of(group[0]).installed_timestamp or "": installed
+            for root, group in self._groups.items()
+            if root != self.booted_group and (installed := self._installed(group))
+        }
+        return found[max(found)] if found else ""
+
     async def bad_groups(self) -> frozenset[str]:
         """Root slots that the bootloader does not start; what it cannot tell is none."""
         roots = [group[0] for group in self._groups.values()]

@@ -118,6 +118,8 @@ class Attempt:
             workers=self._config.install.workers,
             on_bytes=self._announce.bytes_moved,
         )
+        if self._plan.target.bootable is not None and not self._activates:
+            return states.Written()
         return states.Activated(self._device.boot_id)
 
     async def end(self, event: states.Event) -> Outcome:
@@ -170,7 +172,8 @@ class Attempt:
         """For the journal and the history: RAUC's LastError has no place for the hint."""
         match self.error:
             case None:
-                return f"Installed to {self.update.target if self.update else '?'}."
+                how = "" if self._activates else ", and not made primary, as system.conf wants it"
+                return f"Installed to {self.update.target if self.update else '?'}{how}."
             case UpdatedError() as error:
                 return error.with_hint()
         return str(self.error)
@@ -197,6 +200,10 @@ class Attempt:
             now=clock.now(),
             on_step=self._progress.step,
         )
+
+    @property
+    def _activates(self) -> bool:
+        return self._device.config.system.activate_installed
 
     def _facts(self) -> PolicyFacts:
         automatic = self.offer.source != "request"

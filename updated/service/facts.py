@@ -20,6 +20,7 @@ def policy_facts(device: Device, store: Store, config: AgentConfig, *, automatic
         automatic=automatic,
         quarantine={entry.manifest_hash: entry.reason for entry in store.quarantine().values()},
         booted_hash=booted.bundle_hash or "",
+        pending_hash="" if system.activate_installed else device.inactive_hash(),
         booted_version=booted.bundle_version or "",
         confirmed=frozenset(o.manifest_hash for o in store.history() if o.code == "confirmed"),
     )

@@ -28,7 +28,7 @@ from updated.store import Store
 
 log = logging.getLogger(__name__)
 
-_ENDS: Final = (states.Activated, states.Failed, states.Condemned, states.Cancelled)
+_ENDS: Final = (states.Activated, states.Written, states.Failed, states.Condemned, states.Cancelled)
 
 
 class Runner:
