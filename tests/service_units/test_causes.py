@@ -143,7 +143,7 @@ def test_not_activated_is_not_a_fallback(site: Any) -> None:
 
     async def install() -> None:
         async with site.running() as service:
-            await service.until(lambda: service.last == "installed")
+            await service.until(service.ear.results)
             assert service.store.history(1)[0].text.endswith("not made primary, as system.conf wants it.")
             assert service.ear.results() == [0]
             assert isinstance(service.runner.state, states.Idle)
