@@ -51,12 +51,12 @@ $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh .ci/packages python3-venv
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable .[terminal]
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable .[terminal]
 	@touch $@
 
 # The dev group has a package that is compiled: `make test` sees to the compiler first.
 $(VENV)/.ready: $(VENV)/.runtime
-	$(BIN)/pip install --quiet --editable .[terminal,lzo] --group dev
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable .[terminal,lzo] --group dev
 	@touch $@
 
 # Into an image: DESTDIR=/path/to/rootfs.  See docs/install.md.

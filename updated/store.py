@@ -91,6 +91,7 @@ class _Document(Generic[T]):
         if value == self._on_disk:
             return
         try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have removed it
             write_durably(self._path, msgspec.json.format(msgspec.json.encode(value), indent=1))
         except OSError as error:
             raise DeviceError(

@@ -18,14 +18,19 @@ IDLE_TARGET = 45 << 20  # bytes resident
 SETTLE = 15.0  # seconds until the booted system has been judged
 
 
-def wake_ups(pid: int) -> int:
-    """How often the threads of a process have gone to sleep on their own."""
-    return sum(
-        int(line.split()[1])
+def sleeps(pid: int) -> dict[str, int]:
+    """How often each thread of a process has gone to sleep on its own."""
+    return {
+        task.name: int(line.split()[1])
         for task in Path(f"/proc/{pid}/task").iterdir()
         for line in (task / "status").read_text().splitlines()
         if line.startswith("voluntary_ctxt_switches")
-    )
+    }
+
+
+def wake_ups(before: dict[str, int], after: dict[str, int]) -> int:
+    """How often threads woke up between the two; a thread that went away is not counted."""
+    return sum(count - before.get(thread, 0) for thread, count in after.items())
 
 
 def main() -> None:
@@ -42,9 +47,9 @@ def main() -> None:
         for kind in ("updated", "rauc"):
             with services.service(kind, folder, device) as service:
                 time.sleep(SETTLE)
-                before, cpu = wake_ups(service.pid), measure.cpu_seconds(service.pid)
+                before, cpu = sleeps(service.pid), measure.cpu_seconds(service.pid)
                 time.sleep(options.seconds)
-                woken = wake_ups(service.pid) - before
+                woken = wake_ups(before, sleeps(service.pid))
                 used = measure.cpu_seconds(service.pid) - cpu
                 resident = measure.resident(service.pid, "VmRSS")
                 idle = idle or resident

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from updated.config.agent_toml import parse_agent_config
 from updated.core import states
 from updated.core.states import Update
+from updated.health.gate import judge
+from updated.health.watchdog import Watchdog
 
 UPDATE = Update("t-1", "folder", "/x.raucb", "h-new", "2.0.0", "rootfs.1")
 
@@ -161,3 +164,87 @@ def test_not_activated_is_not_a_fallback(site: Any) -> None:
     asyncio.run(install())
     site.boot("A")
     asyncio.run(start_again())
+
+
+def reboots(site: Any, stable_for: float) -> Any:
+    text = f"""
+        [confirm]
+        stable-for = {stable_for}
+        [reboot]
+        when = "immediately"
+        command = ["touch", "{site.root}/rebooted"]
+    """
+    return parse_agent_config(text.encode())
+
+
+def test_the_reboot_waits_until_the_running_system_is_judged(site: Any) -> None:
+    """Unconfirmed, it might be no way back."""
+    bundle = site.bundle()
+
+    async def scenario() -> None:
+        async with site.running(reboots(site, 1)) as service:
+            await service.install(bundle)
+            assert service.last == "installed"
+            assert "not confirmed yet" in service.agent.snapshot().detail
+            assert not (site.root / "rebooted").exists()
+            assert not service.offers.judged
+            await service.until((site.root / "rebooted").exists)
+            assert service.offers.judged
+
+    asyncio.run(scenario())
+
+
+def test_a_rescue_system_does_not_reboot_by_itself(site: Any) -> None:
+    installed_and_started(site, in_group="A")
+    (site.root / "cmdline").write_text("rauc.external\n")
+
+    async def scenario() -> None:
+        async with site.running(reboots(site, 0.02)) as service:
+            await service.until(lambda: service.offers.judged)
+            assert isinstance(service.runner.state, states.RebootPending)
+            await asyncio.sleep(0.05)
+            assert not (site.root / "rebooted").exists()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("source", ["request", "folder"])
+def test_a_sick_bootloader_is_not_the_bundle_s_fault(site: Any, source: str) -> None:
+    bundle = site.bundle()
+
+    async def scenario() -> None:
+        async with site.running() as service:
+            await service.until(lambda: service.offers.judged)
+            good = (site.root / "grubenv").read_bytes()
+            (site.root / "grubenv").write_bytes(b"torn")
+            for _ in range(4):
+                await service.install(bundle, source)
+                assert service.last == "failed"
+            assert not service.store.quarantine()
+            (site.root / "grubenv").write_bytes(good)
+            await service.install(bundle, source)
+            assert service.last == "installed"
+
+    asyncio.run(scenario())
+
+
+def test_a_data_directory_that_was_removed_is_made_again(site: Any) -> None:
+    bundle = site.bundle()
+
+    async def scenario() -> None:
+        async with site.running() as service:
+            shutil.rmtree(site.root / "data")
+            await service.install(bundle)
+            assert service.last == "installed"
+
+    asyncio.run(scenario())
+
+
+def test_while_it_is_judged_the_pings_are_there_to_be_seen() -> None:
+    async def scenario() -> None:
+        pings: list[float] = []
+        watchdog = Watchdog(None, lambda: pings.append(0))
+        assert await judge(watchdog, stable_for=0.08, deadline=10) == ""
+        assert len(pings) >= 3
+
+    asyncio.run(scenario())

@@ -189,7 +189,9 @@ def resume(saved: Saved, facts: Facts) -> Step:
         case Install(update) if facts.booted == update.target and _complete(update, facts):
             return Confirming(update), (Save(RebootPending(update, facts.boot_id)), CheckHealth())
         case Install(update) if facts.primary == update.target and _complete(update, facts):
-            return _saved(RebootPending(update, facts.boot_id), CheckHealth(), AskToReboot())
+            # A rescue system does not reboot by itself.
+            ask = (AskToReboot(),) if facts.booted else ()
+            return _saved(RebootPending(update, facts.boot_id), CheckHealth(), *ask)
         case Install(update, attempt):
             # A power cut may have come at any byte: nothing of it may start.
             bad = () if facts.booted == update.target else (MarkBad(update.target),)

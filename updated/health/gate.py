@@ -13,6 +13,7 @@ MAX_PERIOD = 1.0  # seconds between two looks while judging
 async def judge(watchdog: Watchdog, *, stable_for: float, deadline: float) -> str:
     """Wait until the service was well for `stable_for` seconds without a break; returns "".
 
+    While it judges, it pings at every look, so that the run of pings it asks for is there to be seen.
     If that has not happened `deadline` seconds after the start, returns the reason.
     """
     period = min(MAX_PERIOD, stable_for / 4) if stable_for else 0.0
@@ -22,6 +23,7 @@ async def judge(watchdog: Watchdog, *, stable_for: float, deadline: float) -> st
         due = time.monotonic() + period
         await asyncio.sleep(period)
         now = time.monotonic()
+        watchdog.beat()
         if watchdog.missed != missed:
             missed, since, reason = watchdog.missed, now, "a watchdog ping was missed"
         elif now - due > MAX_PERIOD:

@@ -21,24 +21,28 @@ class Watchdog:
         self.missed = 0
         self._timeout = timeout
         self._ping = ping
+        self._stuck: Callable[[], str] = lambda: ""
 
     async def run(self, stuck: Callable[[], str]) -> None:
         """Ping for ever, while `stuck` does not say why the machine does not get on.
 
         Returns at once where there is no watchdog, so that nothing wakes the device.
         """
+        self._stuck = stuck
         if self._timeout is None:
             return
         period = self._timeout / 2
         while True:
-            self._beat(stuck())
+            self.beat()
             due = time.monotonic() + period
             await asyncio.sleep(period)
             if time.monotonic() - due > period:
                 self.missed += 1
                 log.warning("the event loop was blocked for %.1f s", time.monotonic() - due)
 
-    def _beat(self, reason: str) -> None:
+    def beat(self) -> None:
+        """One ping, if the machine gets on."""
+        reason = self._stuck()
         if reason:
             self.missed += 1
             log.error("no watchdog ping: %s", reason)

@@ -55,6 +55,7 @@ class Attempt:
         self._progress = Progress(announcer.step)
         self._installing = ExitStack()
         self._checking = ExitStack()
+        self._wrote = False  # bytes reached a slot
         self._reader: Watched | None = None
         self._opened: OpenedBundle | None = None
         self._plan: InstallPlan | None = None
@@ -103,7 +104,9 @@ class Attempt:
             target=self._plan.group,
             compatible=manifest.compatible,
         )
-        count = await asyncio.to_thread(self._store.count_attempt, manifest.hash)
+        count = 1  # a person may try as often as he likes
+        if self.offer.source != "request":
+            count = await asyncio.to_thread(self._store.count_attempt, manifest.hash)
         return states.Verified(self.update, count)
 
     async def install(self) -> states.Event:
@@ -116,7 +119,7 @@ class Attempt:
             self._progress,
             transaction=self.transaction,
             workers=self._config.install.workers,
-            on_bytes=self._announce.bytes_moved,
+            on_bytes=self._moved,
         )
         if self._plan.target.bootable is not None and not self._activates:
             return states.Written()
@@ -142,9 +145,17 @@ class Attempt:
         self._announce.completed(0 if self.error is None else 1)
         self._announce.operation("idle")
 
+    def _moved(self, done: int, total: int) -> None:
+        self._wrote = True
+        self._announce.bytes_moved(done, total)
+
+    def counts(self, event: states.Event) -> bool:
+        """Is this end one of the three tries that a bundle has?  Not if none of it was written."""
+        return self._wrote and not isinstance(event, states.Cancelled)
+
     def retry_after(self, event: states.Event) -> float | None:
         """Seconds until the same bundle is tried again by itself; None: not before it changes."""
-        if isinstance(event, states.Failed) and self.update is not None:
+        if isinstance(event, states.Failed) and self.counts(event):
             return RETRY  # the machine counts how often
         return LATER if isinstance(self.error, UpdatedError) and self.error.passing else None
 

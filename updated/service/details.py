@@ -8,8 +8,8 @@ from updated.core.model import Outcome
 from updated.host.clock import timestamp
 
 
-def describe(state: states.State, booted_group: str) -> str:
-    """One sentence without the full stop of a log line."""
+def describe(state: states.State, booted_group: str, *, judging: bool = False) -> str:
+    """A sentence or two.  `judging`: whether the running group is healthy is not known yet."""
     match state:
         case states.Idle():
             return f"Running from {booted_group}; waiting for an update." if booted_group else "Waiting."
@@ -23,9 +23,9 @@ def describe(state: states.State, booted_group: str) -> str:
             again = f" (attempt {attempt})" if attempt > 1 else ""
             return f"Installing version {update.version} to {update.target}{again}."
         case states.RebootPending(update):
-            return (
-                f"Version {update.version} is installed to {update.target}; it starts with the next reboot."
-            )
+            wait = " Wait with it: the running system is not confirmed yet." if judging else ""
+            where = f"Version {update.version} is installed to {update.target}"
+            return f"{where}; it starts with the next reboot.{wait}"
         case states.Confirming(update):
             return f"Running version {update.version} from {update.target}; checking that it is healthy."
 

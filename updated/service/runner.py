@@ -12,7 +12,7 @@ from updated import command
 from updated.config.agent_toml import AgentConfig
 from updated.core import machine, states
 from updated.core.model import Offer
-from updated.errors import Refused, UpdatedError
+from updated.errors import NotSupportedError, Refused, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
 from updated.health.gate import judge
 from updated.health.watchdog import Watchdog
@@ -58,6 +58,7 @@ class Runner:
         self._attempt: Attempt | None = None  # what the job works on
         self._requested: Attempt | None = None  # a person's, not begun yet
         self._cancelling = False
+        self._judging = False
         self._looker = Looker(offers, self._found)
         self.resumed = asyncio.Event()  # the saved state is known; before, nobody may ask for anything
         self._at_rest = asyncio.Event()
@@ -202,6 +203,10 @@ class Runner:
             failure = error
         if isinstance(event, _ENDS):
             await self._end(event)
+        if isinstance(event, states.HealthGood | states.HealthBad) and failure is None:
+            self._judging = False
+            self._show()
+            self._ask_to_reboot()
         return failure
 
     def _illegal(self, error: machine.IllegalTransition) -> None:
@@ -220,7 +225,7 @@ class Runner:
             self.post(states.Failed(str(error)))
         elif isinstance(event, states.HealthGood | states.HealthBad | states.RollbackWanted):
             self.state = before
-            if not isinstance(event, states.RollbackWanted):
+            if not isinstance(event, states.RollbackWanted) and not isinstance(error, NotSupportedError):
                 self._spawn(self._later(RETRY, event))
 
     def _trouble(self, error: Exception) -> None:
@@ -244,10 +249,10 @@ class Runner:
             case states.Rescan():
                 self.look()
             case states.CheckHealth():
+                self._judging = True
                 self._spawn(self._judge())
             case states.AskToReboot():
-                if self.config.reboot.when == "immediately":
-                    self.post(states.RebootAllowed())
+                self._ask_to_reboot()
             case states.Reboot():
                 self._spawn(self._reboot())
             case states.RollBack(group):
@@ -318,7 +323,7 @@ class Runner:
 
     async def _close(self, attempt: Attempt, event: states.Event) -> None:
         outcome = await attempt.end(event)
-        if isinstance(event, states.Cancelled) and attempt.update is not None:
+        if attempt.update is not None and not attempt.counts(event):
             await self._memory.keep(self._store.forget_attempts, attempt.update.manifest_hash)
         if outcome.code == "installed":  # whatever was said of the bundle before: it is on trial anew
             await self._memory.keep(self._store.lift, outcome.manifest_hash)
@@ -334,14 +339,22 @@ class Runner:
     async def _judge(self) -> None:
         if not self.device.booted_group:
             self.offers.judged = True  # started from elsewhere: there is no group to judge
+            self._judging = False
             self.look()
             return
-        if self._leaving:
-            return
-        confirm = self.config.confirm
-        reason = await judge(self._watchdog, stable_for=confirm.stable_for, deadline=confirm.deadline)
         if not self._leaving:
-            self.post(states.HealthBad(reason) if reason else states.HealthGood(self.device.booted_group))
+            confirm = self.config.confirm
+            reason = await judge(self._watchdog, stable_for=confirm.stable_for, deadline=confirm.deadline)
+        if self._leaving:
+            self._judging = False
+            return
+        self.post(states.HealthBad(reason) if reason else states.HealthGood(self.device.booted_group))
+
+    def _ask_to_reboot(self) -> None:
+        """Not before the running group is judged: unconfirmed, it may be no way back."""
+        waits = self.config.reboot.when != "immediately" or self._judging
+        if not waits and isinstance(self.state, states.RebootPending):
+            self.post(states.RebootAllowed())
 
     async def _later(self, delay: float, event: states.Event) -> None:
         await asyncio.sleep(delay)
@@ -372,7 +385,7 @@ class Runner:
                 self._announce.transaction(transaction_of(update))
             case states.Idle() if not self.busy:
                 self._announce.transaction(None)
-        text = text or describe(self.state, self.device.booted_group)
+        text = text or describe(self.state, self.device.booted_group, judging=self._judging)
         self._announce.state(states.NAMES[type(self.state)], text)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
