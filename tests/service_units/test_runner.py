@@ -48,7 +48,7 @@ def test_no_event_kills_it(site: Any, event: states.Event, caplog: pytest.LogCap
         async with site.running() as service:
             await service.until(lambda: service.offers.judged)
             service.runner.post(event)
-            await service.until(service.runner._events.empty)
+            await service.until(service.runner._inbox.empty)
             await service.runner.rest()
             await service.install(site.bundle())
             assert service.last == "installed"

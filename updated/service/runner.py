@@ -21,6 +21,7 @@ from updated.service.announce import Announcer
 from updated.service.attempt import RETRY, Attempt, event_of
 from updated.service.details import describe, transaction_of
 from updated.service.facts import policy_facts
+from updated.service.inbox import Inbox
 from updated.service.looker import Looker
 from updated.service.memory import Memory, log_error
 from updated.service.offers import Offers
@@ -52,7 +53,7 @@ class Runner:
         self._store = store
         self._announce = announcer
         self._watchdog = watchdog
-        self._events: asyncio.Queue[tuple[states.Event, asyncio.Future[None] | None]] = asyncio.Queue()
+        self._inbox = Inbox()
         self._tasks: set[asyncio.Task[None]] = set()
         self._job: asyncio.Task[states.Event] | None = None
         self._attempt: Attempt | None = None  # what the job works on
@@ -78,13 +79,11 @@ class Runner:
         return not self._at_rest.is_set()
 
     def post(self, event: states.Event) -> None:
-        self._events.put_nowait((event, None))
+        self._inbox.post(event)
 
     async def deliver(self, event: states.Event) -> None:
         """Returns when all is done that `event` leads to at once.  Raises what kept it from being done."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._events.put_nowait((event, done))
-        await done
+        await self._inbox.deliver(event)
 
     def request(self, offer: Offer) -> None:
         """Take a person's request.  Raises Refused(rule="busy", "confirming" or "rollback")."""
@@ -160,10 +159,9 @@ class Runner:
             await self._resume(effects)
             self.resumed.set()
             while True:
-                event, done = await self._events.get()
+                letter = await self._inbox.get()
                 # To its end: a bootloader's tool is not killed half-way.
-                error = await to_its_end(self._deliver(event))
-                _answer(done, error)
+                letter.answer(await to_its_end(self._deliver(letter.event)))
                 stop_if_cancelled()
         finally:
             await self._looker.close()
@@ -171,8 +169,7 @@ class Runner:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            while not self._events.empty():
-                _answer(self._events.get_nowait()[1], Refused("The service ends", rule="busy"))
+            self._inbox.close()
 
     # The machine
 
@@ -398,15 +395,3 @@ class Runner:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a bug in `updated`", exc_info=error)
-
-
-def _answer(done: asyncio.Future[None] | None, error: Exception | None) -> None:
-    """Whoever waits for the event may go on."""
-    if done is None or done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    elif isinstance(error, UpdatedError):
-        done.set_exception(error)
-    else:
-        done.set_exception(Refused("already processing a different method", rule="busy"))
