@@ -91,8 +91,12 @@ class _Document(Generic[T]):
         if value == self._on_disk:
             return
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have removed it
-            write_durably(self._path, msgspec.json.format(msgspec.json.encode(value), indent=1))
+            data = msgspec.json.format(msgspec.json.encode(value), indent=1)
+            try:
+                write_durably(self._path, data)
+            except FileNotFoundError:  # somebody has removed the folder
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_durably(self._path, data)
         except OSError as error:
             raise DeviceError(
                 f"Failed to save {self._path}: {error.strerror}",

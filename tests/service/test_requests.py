@@ -97,7 +97,6 @@ async def _all(client: Client, vendor: Vendor) -> None:
 PHASES = {
     "first read": (READ, 1, ".raucb", "verify", False),
     "reading the signature": (READ, 3, ".raucb", "verify", False),
-    "counting the attempt": (RENAME, 1, "attempts.json", "verify", False),
     "saving the journal": (RENAME, 1, "journal.json", "install", False),
     "marking bad": (WRITE, 1, "grubenv", "install", True),
     "slot status": (RENAME, 1, "central.raucs", "install", True),

@@ -248,3 +248,21 @@ def test_while_it_is_judged_the_pings_are_there_to_be_seen() -> None:
         assert len(pings) >= 3
 
     asyncio.run(scenario())
+
+
+def test_an_attempt_that_cannot_be_counted_is_not_made(site: Any) -> None:
+    """Or a source that nobody watches would wear the medium out."""
+    (site.root / "data/attempts.json/folder").mkdir(parents=True)
+    before = (site.root / "b.img").read_bytes()
+
+    async def scenario() -> None:
+        async with site.running() as service:
+            shutil.copy(site.bundle(), site.root / "drop")
+            await service.until(lambda: service.offers.judged)
+            (site.root / "data/attempts.json/folder").mkdir(parents=True, exist_ok=True)
+            service.runner.look()
+            await service.until(lambda: service.last == "failed")
+            assert "directory" in service.store.history(1)[0].text
+
+    asyncio.run(scenario())
+    assert (site.root / "b.img").read_bytes() == before
