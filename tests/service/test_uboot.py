@@ -9,14 +9,16 @@ import uuid
 from pathlib import Path
 
 import pytest
-from virtual_device import SYSTEM_CONF
+from virtual_device import AGENT_CONF, SYSTEM_CONF
 
+from tests.service.clock import Clock
 from tests.service.conftest import MakeDevice
-from tests.service.rig import Device, Vendor
+from tests.service.rig import Device, Vendor, until
 
 UBOOT_CONF = SYSTEM_CONF.replace("bootloader=grub\ngrubenv={root}/boot/grubenv", "bootloader=uboot")
 FOREIGN = {"bootcmd": "run a; echo 'x=y'", "ethaddr": "00:11:22:33:44:55"}
 ATTEMPTS = "3"
+REBOOTS = '\n[reboot]\nwhen = "immediately"\ncommand = ["touch", "{root}/rebooted"]\n'
 
 
 class Uboot:
@@ -97,3 +99,32 @@ def test_fallback(device: Device, vendor: Vendor, uboot: Uboot) -> None:
     device.wait_said("marked rootfs.0 as good")
     assert device.history()[-1] == "fallback"
     assert uboot.env()["BOOT_B_LEFT"] == "0"
+
+
+def test_not_healthy(devices: MakeDevice, vendor: Vendor, uboot: Uboot, tmp_path: Path) -> None:
+    """It comes up, but is not well in time: it goes back by itself, and U-Boot does not try it again."""
+    clock = Clock(tmp_path)
+    env = {"PATH": f"{uboot.bin}:{os.environ['PATH']}", **clock.env}
+    device = devices(start=False, system_conf=UBOOT_CONF, agent_conf=AGENT_CONF + REBOOTS, env=env)
+    rebooted, conf = device.root / "rebooted", device.root / "etc/updated.toml"
+    uboot.boot(device, healthy="AB")
+    device.wait_said("marked rootfs.0 as good")
+    assert device.install(vendor.bundle()) == ""
+    until("the reboot", rebooted.exists)
+    rebooted.unlink()
+    device.stop_service()
+    conf.write_text(conf.read_text().replace("= 0.05", "= 40\ndeadline = 50"))
+    assert uboot.boot(device, healthy="AB") == "B"
+    device.wait_state("confirming")
+    clock.jump(51)  # as if it had been blocked for so long
+    until("the reboot", rebooted.exists)
+    assert uboot.env()["BOOT_B_LEFT"] == "0"
+    assert uboot.boot(device, healthy="AB") == "A"
+    device.wait_said("fallback: The bootloader fell back to rootfs.0. Cause: not healthy for 40 s")
+    assert [entry["version"] for entry in device.saved("quarantine.json")] == ["2.0.0"]
+    shutil.copy(vendor.bundle(), device.root / "drop")
+    conf.write_text(conf.read_text().replace("= 40", "= 0.05"))
+    device.stop_service()
+    device.start()
+    device.wait_said("is not installed: Quarantined: not healthy")
+    assert uboot.env()["BOOT_ORDER"] == "A"
