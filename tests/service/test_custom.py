@@ -38,6 +38,7 @@ case "$1" in
     get-current) cat current ;;
     *) echo "unknown: $1" >&2; exit 2 ;;
 esac
+[ ! -e "after-$1" ] || . "./after-$1"  # a fault, too late to undo what was done
 """
 
 
@@ -125,7 +126,7 @@ def check_failed(firmware: Firmware, vendor: Vendor, error: str, expected: str) 
     assert f"{firmware.files}/backend {expected}" in error
     assert firmware.device.wait_state("idle").last_result["code"] == "failed"
     assert firmware.read("left-B") == ["0"]
-    for hook in firmware.files.glob("before-*"):
+    for hook in firmware.files.glob("*-set-primary"):
         hook.unlink()
     assert firmware.boot() == ["A"]
     assert firmware.device.install(vendor.bundle()) == ""
@@ -133,8 +134,10 @@ def check_failed(firmware: Firmware, vendor: Vendor, error: str, expected: str) 
     firmware.device.wait_said("confirmed:")
 
 
-def test_set_primary_fails(firmware: Firmware, vendor: Vendor) -> None:
-    firmware.write(**{"before-set-primary": "echo 'flash is worn out' >&2; exit 7"})
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_set_primary_fails(firmware: Firmware, vendor: Vendor, when: str) -> None:
+    """A script that did its work and failed then has not succeeded: its work is taken back."""
+    firmware.write(**{f"{when}-set-primary": "echo 'flash is worn out' >&2; exit 7"})
     error = firmware.device.install(vendor.bundle())
     check_failed(firmware, vendor, error, "failed with exit code 7: flash is worn out")
 

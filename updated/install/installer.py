@@ -143,13 +143,23 @@ async def install(
         for image, slot in plan.pairs:
             await writing.update_slot(image, slot)
         if bootable is not None and device.config.system.activate_installed:
-            await _named(
-                f"Failed marking slot {bootable.name} bootable (active/primary): ",
-                # The only commit: whoever cancels now comes too late, or nobody knows which it was.
-                to_its_end(device.activate(bootable)),
-            )
+            # The only commit: whoever cancels now comes too late, or nobody knows which it was.
+            await to_its_end(_activate(device, bootable))
         elif bootable is not None:
             log.info("Leaving target slot non-bootable as requested by activate_installed == false.")
+
+
+async def _activate(device: Device, bootable: Slot) -> None:
+    """Make `bootable` primary.  What failed may have been done all the same: then it is taken back."""
+    try:
+        what = f"Failed marking slot {bootable.name} bootable (active/primary): "
+        await _named(what, device.activate(bootable))
+    except UpdatedError:
+        try:
+            await device.mark_group(bootable.name, good=False)
+        except UpdatedError as error:
+            log.error("%s", error)  # the first error is the one to tell
+        raise
 
 
 @dataclass(slots=True)
