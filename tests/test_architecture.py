@@ -33,6 +33,7 @@ ROWS: dict[str, float] = {
     ),
     "updated.durable": 2.5,
     "updated.command": 2.5,
+    "updated.devices": 2.5,
     "updated.finish": 2.5,
     "updated.bundle": 2,
     "updated.core": 2,

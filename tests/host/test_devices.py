@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from updated.errors import DeviceError
-from updated.host.devices import (
+from updated.devices import (
     Mount,
     capacity,
     find_mountpoint,
@@ -20,6 +19,7 @@ from updated.host.devices import (
     parse_mountinfo,
     read_mounts,
 )
+from updated.errors import DeviceError
 
 SIZE = 4 * 1024 * 1024
 

@@ -36,7 +36,7 @@ def local_bundle(arguments: Arguments) -> str:
     if scheme == "file":
         path = _from_uri(path)
     path = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - as given, without resolving anything
-    if not os.path.exists(path):  # noqa: PTH110
+    if not os.path.exists(path):  # noqa: PTH110 - a text, not a Path
         raise SourceError(f"No such file: {path}")
     return path
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
+
+TIMESTAMP: Final = "%Y-%m-%dT%H:%M:%SZ"  # UTC, as RAUC writes it down (src/include/slot.h)
 
 BootStatus = Literal["good", "bad", "unknown"]
 SlotState = Literal["booted", "active", "inactive"]

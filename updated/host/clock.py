@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-FORMAT = "%Y-%m-%dT%H:%M:%SZ"  # RAUC src/include/slot.h
+from updated.core.model import TIMESTAMP
 
 
 def now() -> datetime:
@@ -13,4 +13,4 @@ def now() -> datetime:
 
 def timestamp() -> str:
     """Now, UTC, to the second."""
-    return now().strftime(FORMAT)
+    return now().strftime(TIMESTAMP)

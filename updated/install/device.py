@@ -13,9 +13,9 @@ from updated.config.system_conf import SystemConfig
 from updated.core.model import Bootloader, BootStatus, Slot, SlotReport, SlotState, SlotStatus, slot_groups
 from updated.core.states import Facts
 from updated.core.target import find_booted, resolve_identifier, slot_states
+from updated.devices import find_mountpoint, identities
 from updated.errors import DeviceError, Refused, UpdatedError
 from updated.host import clock, proc
-from updated.host.devices import find_mountpoint, identities
 from updated.slots import status as slot_status
 from updated.slots.status_store import CentralStore, PerSlotStore, StatusStore
 

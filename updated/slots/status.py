@@ -15,7 +15,7 @@ from typing import Literal
 from updated.bundle import keyfile
 from updated.bundle.keyfile import Group, KeyFile, KeyFileError, Value
 from updated.bundle.manifest import Image, Manifest
-from updated.core.model import SlotStatus
+from updated.core.model import TIMESTAMP, SlotStatus
 
 SLOT_PREFIX = "slot."
 SYSTEM_GROUP = "system"
@@ -43,7 +43,7 @@ assert list(_NAMES) == [field.name for field in fields(SlotStatus)]
 
 def timestamp(now: datetime) -> str:
     """`now` as `%Y-%m-%dT%H:%M:%SZ` in UTC.  `now` must know its time zone."""
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return now.astimezone(UTC).strftime(TIMESTAMP)
 
 
 def begun(status: SlotStatus) -> SlotStatus:

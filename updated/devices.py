@@ -54,10 +54,10 @@ def identity(path: str) -> str:
     except (OSError, ValueError):
         return path
     if stat.S_ISBLK(found.st_mode):
-        return f"block:{_number(found.st_rdev)}"
+        return f"block:{device_number(found.st_rdev)}"
     if stat.S_ISCHR(found.st_mode):  # raw flash
-        return f"char:{_number(found.st_rdev)}"
-    return f"file:{_number(found.st_dev)}:{found.st_ino}"
+        return f"char:{device_number(found.st_rdev)}"
+    return f"file:{device_number(found.st_dev)}:{found.st_ino}"
 
 
 def identities(paths: Iterable[str]) -> dict[str, str]:
@@ -118,7 +118,8 @@ def _text(field: bytes) -> str:
     return os.fsdecode(_OCTAL.sub(lambda octal: bytes((int(octal[1], 8) & 0xFF,)), field))
 
 
-def _number(device: int) -> str:
+def device_number(device: int) -> str:
+    """A device number (`st_rdev`, `st_dev`) as the kernel writes it, "major:minor"."""
     return f"{os.major(device)}:{os.minor(device)}"
 
 
@@ -130,15 +131,15 @@ def _source_number(mount: Mount) -> str | None:
         found = Path(mount.source).stat()
     except (OSError, ValueError):
         return None
-    return _number(found.st_rdev) if stat.S_ISBLK(found.st_mode) else None
+    return device_number(found.st_rdev) if stat.S_ISBLK(found.st_mode) else None
 
 
 def _numbers(device: str, sysfs: Path) -> set[str]:
     """The device's number and those of everything that stands on it.  Raises OSError."""
     found = Path(device).stat()
     backing = identity(device)
-    wanted = [_number(found.st_rdev)] if stat.S_ISBLK(found.st_mode) else []
-    wanted += _loops_over(backing, sysfs)
+    wanted = [device_number(found.st_rdev)] if stat.S_ISBLK(found.st_mode) else []
+    wanted += loops_over(backing, sysfs)
     numbers: set[str] = set()
     while wanted and len(numbers) < MAX_HOLDERS:
         number = wanted.pop()
@@ -157,7 +158,8 @@ def _standing_on(number: str, sysfs: Path) -> list[str]:
     return [text for path in (*partitions, *holders) if (text := _read(path)) is not None]
 
 
-def _loops_over(backing: str, sysfs: Path) -> Iterator[str]:
+def loops_over(backing: str, sysfs: Path = SYSFS) -> Iterator[str]:
+    """Numbers of the loop devices whose backing file has the identity `backing`."""
     for file in sorted((sysfs / "block").glob("loop*/loop/backing_file")):
         path = _read(file)
         if path is not None and identity(path) == backing:
