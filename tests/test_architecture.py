@@ -32,6 +32,7 @@ ROWS: dict[str, float] = {
         3,
     ),
     "updated.durable": 2.5,
+    "updated.document": 2.5,
     "updated.command": 2.5,
     "updated.devices": 2.5,
     "updated.finish": 2.5,
@@ -54,7 +55,7 @@ ONE_DOOR = {
     "OpenSSL": ("updated.bundle",),
     "asyncinotify": ("updated.sources",),
     "rich": ("updated.cli",),
-    "msgspec": ("updated.config", "updated.store"),
+    "msgspec": ("updated.config", "updated.document", "updated.sources"),
 }
 
 MODULES = sorted(ROOT.rglob("*.py"))

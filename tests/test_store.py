@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from updated.core import states
 from updated.core.model import Outcome
+from updated.document import MAX_FILE
 from updated.errors import DeviceError
-from updated.store import MAX_FILE, MAX_HISTORY, MAX_QUARANTINE, MAX_TEXT, Quarantined, Store
+from updated.store import MAX_HISTORY, MAX_QUARANTINE, MAX_TEXT, Quarantined, Store
 
 UPDATE = states.Update("t-1", "folder", "/drop/x.raucb", "h1", "2.0.0", "rootfs.1", "Test")
 LINE = Outcome(

@@ -1,33 +1,24 @@
 """What the agent itself remembers over a power cut: journal, quarantine, attempts, version floor, history.
 
-Each is one small JSON file, replaced durably.  A torn or foreign file never stops the service: it is set
-aside as `<file>.broken`, said so, and the service goes on with nothing remembered.
+Each is a `Document` of its own.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Generic, Literal, TypeVar
-
-import msgspec
+from typing import Final, Literal
 
 from updated.core.model import Outcome
 from updated.core.states import Idle, Install, RebootPending, Saved, Update
 from updated.core.version import parse as parse_version
-from updated.durable import write_durably
-from updated.errors import DeviceError, UpdatedError
+from updated.document import Document, Warn
+from updated.errors import UpdatedError
 
 MAX_HISTORY: Final = 200  # lines; a device that updates weekly keeps four years
 MAX_QUARANTINE: Final = 200  # bundles; the oldest is forgotten first
-MAX_FILE: Final = 8 * 1024 * 1024  # bytes; more than MAX_HISTORY lines with all their texts of MAX_TEXT
 MAX_TEXT: Final = 1000  # characters of one text kept
-
-Warn = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,54 +50,6 @@ class _Left:
     boot_id: str = ""
 
 
-class _Document(Generic[T]):
-    """One JSON file that holds one value of a known type."""
-
-    def __init__(self, path: Path, kind: type[T], empty: T, warn: Warn) -> None:
-        self._path = path
-        self.value = self._on_disk = self._load(kind, empty, warn)
-
-    def _load(self, kind: type[T], empty: T, warn: Warn) -> T:
-        try:
-            return msgspec.json.decode(_read(self._path), type=kind)
-        except FileNotFoundError:
-            return empty
-        except (OSError, ValueError, RecursionError) as error:
-            warn(f"{self._path} cannot be read ({error}); it is set aside and forgotten")
-            self._set_aside(warn)
-            return empty
-
-    def _set_aside(self, warn: Warn) -> None:
-        try:
-            self._path.replace(self._path.with_name(f"{self._path.name}.broken"))
-        except OSError as error:
-            warn(f"{self._path} cannot be set aside: {error}")
-
-    def save(self, value: T) -> None:
-        """Remember `value`, on disk too unless it is there already.
-
-        Raises DeviceError; it is remembered in memory all the same, and the next `save` writes.
-        """
-        self.value = value
-        if value == self._on_disk:
-            return
-        try:
-            data = msgspec.json.format(msgspec.json.encode(value), indent=1)
-            try:
-                write_durably(self._path, data)
-            except FileNotFoundError:  # somebody has removed the folder
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_durably(self._path, data)
-        except OSError as error:
-            raise DeviceError(
-                f"Failed to save {self._path}: {error.strerror}",
-                hint="Free space on the data directory's filesystem, or make it writable.",
-            ) from error
-        except ValueError as error:  # a text that is no UTF-8
-            raise DeviceError(f"Failed to save {self._path}: {error}") from error
-        self._on_disk = value
-
-
 class Store:
     """The agent's memory in `directory`.  Reads come from memory; writes block, call them from a thread."""
 
@@ -118,12 +61,12 @@ class Store:
             warn(f"Data directory {directory} cannot be made: {error.strerror}")
         self.directory = directory
         _sweep(directory, warn)
-        self._journal = _Document(directory / "journal.json", _Journal, _Journal(), warn)
-        self._quarantine = _Document(directory / "quarantine.json", list[Quarantined], [], warn)
-        self._attempts = _Document(directory / "attempts.json", dict[str, int], {}, warn)
-        self._floor = _Document(directory / "floor.json", _Floor, _Floor(), warn)
-        self._left = _Document(directory / "left.json", _Left, _Left(), warn)
-        self._history = _Document(directory / "history.json", list[Outcome], [], warn)
+        self._journal = Document(directory / "journal.json", _Journal, _Journal(), warn)
+        self._quarantine = Document(directory / "quarantine.json", list[Quarantined], [], warn)
+        self._attempts = Document(directory / "attempts.json", dict[str, int], {}, warn)
+        self._floor = Document(directory / "floor.json", _Floor, _Floor(), warn)
+        self._left = Document(directory / "left.json", _Left, _Left(), warn)
+        self._history = Document(directory / "history.json", list[Outcome], [], warn)
 
     # Journal
 
@@ -218,21 +161,6 @@ class Store:
         if any((e.transaction, e.code) == (line.transaction, line.code) for e in self._history.value[-5:]):
             return
         self._history.save([*self._history.value, line][-MAX_HISTORY:])
-
-
-def _read(path: Path) -> bytes:
-    """At most MAX_FILE bytes of a regular file.  Raises OSError, ValueError."""
-    with open(path, "rb", opener=_open_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("not a regular file")
-        data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise ValueError(f"larger than {MAX_FILE} bytes")
-    return data
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang the service
 
 
 def _sweep(directory: Path, warn: Warn) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from updated.bundle.manifest import Manifest
-from updated.core.model import Listener, Offer, Transfer
+from updated.core.gate import Hold, Stage
+from updated.core.model import Access, Listener, Offer, Transfer
 from updated.core.model import Outcome as Outcome
 from updated.core.model import SlotReport as SlotReport
+from updated.core.polling import PollStatus
+
+NO_ACCESS = Access()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Transaction:
     """The update that is being worked on, from the first read to the end of its confirmation."""
 
     id: str  # UUID
-    source: str  # "request", "folder", "autoinstall"
+    source: str  # as in Offer
     location: str
     compatible: str  # "" until the manifest is verified, and so the next three
     version: str
@@ -48,6 +52,26 @@ class Snapshot:
     transfer: Transfer | None  # None: no bytes are moving
     transaction: Transaction | None
     last: Outcome | None
+    paused: bool = False  # somebody has stopped the stream for a while
+    hold: Hold | None = None  # why something that is known to be there does not begin
+
+
+class Poller(Protocol):
+    """Who looks at a server again and again."""
+
+    def poll(self) -> None:
+        """Look within 30 seconds (RAUC's delay); `changed` is called before this returns."""
+        ...
+
+    def next_poll(self) -> int:
+        """Microseconds of CLOCK_BOOTTIME; 0: none is planned."""
+        ...
+
+    def status(self) -> PollStatus: ...
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever the next poll or the status is another; at most one listener."""
+        ...
 
 
 class Agent(Protocol):
@@ -72,7 +96,7 @@ class Agent(Protocol):
         """
         ...
 
-    async def inspect(self, path: str) -> Manifest:
+    async def inspect(self, path: str, access: Access = NO_ACCESS) -> Manifest:
         """Verify a bundle as an install does, without the compatible check.  Raises UpdatedError."""
         ...
 
@@ -102,6 +126,45 @@ class Agent(Protocol):
 
         Raises Refused where nothing is left to go back to.
         """
+        ...
+
+    def pause(self) -> None:
+        """Let the stream of the running install rest.  Raises Refused if none runs."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on.  Raises Refused if nothing is paused."""
+        ...
+
+    async def why(self) -> Sequence[str]:
+        """Sentences: why nothing happens now, and when it will; the most important first."""
+        ...
+
+    async def consent(self, stage: Stage, allow: bool) -> None:
+        """A person's answer before an install or a reboot.  Raises Refused if nothing was asked."""
+        ...
+
+    def inhibit(self, who: str, why: str, seconds: int, owner: str) -> int:
+        """Let nothing begin and nothing reboot for a while; returns a number to release it with.
+
+        `owner`: whoever holds it; `forget_owner` releases all that he has.
+        Raises Refused if `seconds` is more than the configuration allows.
+        """
+        ...
+
+    def release(self, number: int) -> None:
+        """Raises Refused if there is no such hold."""
+        ...
+
+    def forget_owner(self, owner: str) -> None: ...
+
+    async def reset_floor(self) -> None:
+        """Any version may be installed again.  Raises DeviceError."""
+        ...
+
+    @property
+    def poller(self) -> Poller | None:
+        """None: nothing is polled."""
         ...
 
     def history(self, limit: int) -> Sequence[Outcome]:

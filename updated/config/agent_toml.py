@@ -1,17 +1,21 @@
-"""What RAUC has no word for: /etc/updated/updated.toml.  With no file every default below holds.
+"""What RAUC has no word for: /etc/updated/updated.toml.  With no file every default of the tables holds.
 
-Times are seconds, sizes are bytes, as plain numbers.  A key nobody knows is an error.
+A key nobody knows is an error.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from updated.bundle.keyfile import suggest
+from updated.config.agent_tables import AgentConfig as AgentConfig
+from updated.config.agent_tables import Table, Window
 from updated.config.system_conf import SystemConfig
 from updated.errors import ConfigError
 
@@ -19,64 +23,10 @@ DEFAULT_PATH = Path("/etc/updated/updated.toml")
 DEFAULT_DATA_DIRECTORY = Path("/var/lib/updated")
 MAX_FILE_SIZE = 1024 * 1024  # bytes; as for system.conf
 
-
-class Table(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """A table of the file: keys with dashes, immutable, strict."""
-
-
-class Folder(Table, frozen=True):
-    """`[folder]`: bundles that are put into a folder are installed."""
-
-    path: str | None = None  # unset: off; nothing should be installed that nobody asked for
-    after: Literal["keep", "delete", "move"] = "keep"
-    """What becomes of a file after its attempt has ended.  keep: the folder may be read-only or shared."""
-    move_to: str | None = None  # folder, for after = "move"; same file system, so that the move is a rename
-
-
-class Policy(Table, frozen=True):
-    """`[policy]`: what may be installed."""
-
-    version_floor: Literal["none", "confirmed"] = "none"
-    """none: RAUC's behaviour.  confirmed: nothing older than the highest confirmed version."""
-
-
-class Confirm(Table, frozen=True):
-    """`[confirm]`: when a new system is good."""
-
-    stable_for: float = 10.0
-    """Seconds without a failing check before the system is good: a service that crashes at start does it
-    within seconds, and systemd's default restart burst is over after 10 s."""
-    deadline: float = 300.0
-    """Seconds after the start of the agent until an unconfirmed system is given up: longer than the slowest
-    start seen in the field (under 3 minutes until marked good), short enough for a person to wait."""
-
-
-class Reboot(Table, frozen=True):
-    """`[reboot]`: how the new system gets started."""
-
-    when: Literal["manual", "immediately"] = "manual"  # manual: RAUC's behaviour
-    command: tuple[str, ...] = ("systemctl", "reboot")  # shuts services down in order
-
-
-class Install(Table, frozen=True):
-    """`[install]`: limits of one install."""
-
-    stall_timeout: float = 120.0
-    """Seconds without one byte moved until the install is given up: an SD card may pause for tens of seconds
-    while it erases, and the kernel's own disk timeouts are 30 s and are repeated."""
-    workers: int = 0
-    """Threads that decompress; 0: one for each core, at most 4, because more do not outrun a flash device."""
-
-
-class AgentConfig(Table, frozen=True):
-    """The whole file."""
-
-    data_directory: str | None = None  # unset: system.conf's data-directory, else /var/lib/updated
-    folder: Folder = Folder()
-    policy: Policy = Policy()
-    confirm: Confirm = Confirm()
-    reboot: Reboot = Reboot()
-    install: Install = Install()
+_START = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+_URL = re.compile(r"https?://[^\s/]+\S*", re.ASCII)
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, token
+_CONTROL = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 
 
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -84,6 +34,18 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "confirm.deadline": (1, 86400, "s"),
     "install.stall-timeout": (1, 86400, "s"),
     "install.workers": (0, 64, "threads"),
+    "install.min-saved": (0, 1, "(a part of the whole)"),
+    "install.spool-reserve": (0, 2**50, "bytes"),
+    "usb.hook-timeout": (0.1, 3600, "s"),
+    "http.rate-limit": (0, 2**40, "bytes per second"),
+    "http.stall-timeout": (1, 86400, "s"),
+    "http.connect-timeout": (1, 3600, "s"),
+    "ota.interval": (1, 366 * 86400, "s"),
+    "ota.max-interval": (1, 366 * 86400, "s"),
+    "policy.max-hold": (1, 366 * 86400, "s"),
+    "policy.min-battery": (0, 100, "percent"),
+    "policy.min-free": (0, 2**50, "bytes"),
+    "consent.expires": (1, 366 * 86400, "s"),
 }
 """Key -> smallest and largest value, and the unit."""
 
@@ -157,21 +119,70 @@ def _check_ranges(config: AgentConfig) -> None:
         value = getattr(getattr(config, table), name.replace("-", "_"))
         if not low <= value <= high:
             raise ConfigError(f"{key} is {value:g}, expected {low:g} to {high:g} {unit}")
+    _check_pairs(config)
+    for key, windows in (
+        ("policy.install-windows", config.policy.install_windows),
+        ("policy.reboot-windows", config.policy.reboot_windows),
+    ):
+        for window in windows:
+            _check_window(key, window)
+    if config.policy.time_zone is not None:
+        _check_time_zone(config.policy.time_zone)
+
+
+def _check_pairs(config: AgentConfig) -> None:
     if config.confirm.stable_for >= config.confirm.deadline:
         raise ConfigError(
             f"confirm.stable-for is {config.confirm.stable_for:g} s, "
             f"expected less than confirm.deadline ({config.confirm.deadline:g} s)"
         )
+    if config.ota.max_interval < config.ota.interval:
+        raise ConfigError(
+            f"ota.max-interval is {config.ota.max_interval:g} s, "
+            f"expected at least ota.interval ({config.ota.interval:g} s)"
+        )
     if not config.reboot.command or not config.reboot.command[0]:
         raise ConfigError("reboot.command is empty, expected a program and its arguments")
+    if (config.http.user is None) != (config.http.password_file is None):
+        raise ConfigError("http.user and http.password-file need each other")
+    if config.http.user is not None and config.http.bearer_token_file is not None:
+        raise ConfigError("http.user and http.bearer-token-file exclude each other")
+
+
+def _check_window(key: str, window: Window) -> None:
+    if not _START.fullmatch(window.start):
+        raise ConfigError(f'{key}: start is {window.start!r}, expected "HH:MM", from 00:00 to 23:59')
+    if not 60 <= window.length <= 7 * 86400:
+        raise ConfigError(f"{key}: length is {window.length:g}, expected 60 to {7 * 86400} s")
+    if not window.days:
+        raise ConfigError(f"{key}: days is empty, expected one or more of mon, tue, wed, thu, fri, sat, sun")
+
+
+def _check_time_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError
+        raise ConfigError(f"policy.time-zone is {name!r}, which cannot be read: {error}") from error
+    except KeyError as error:
+        raise ConfigError(
+            f"policy.time-zone is {name!r}, expected one as Europe/Berlin",
+            hint="See `timedatectl list-timezones`; the time zones are Debian's package tzdata.",
+        ) from error
 
 
 def _check_paths(config: AgentConfig) -> None:
-    folder = config.folder
+    folder, http = config.folder, config.http
     paths = {
         "data-directory": config.data_directory,
         "folder.path": folder.path,
         "folder.move-to": folder.move_to,
+        "http.ca": http.ca,
+        "http.cert": http.cert,
+        "http.key": http.key,
+        "http.bearer-token-file": http.bearer_token_file,
+        "http.password-file": http.password_file,
+        "http.netrc": http.netrc,
+        **{f"policy.inhibit-files[{n}]": path for n, path in enumerate(config.policy.inhibit_files)},
     }
     for key, path in paths.items():
         if path is not None and (not path.startswith("/") or "\0" in path):
@@ -180,3 +191,21 @@ def _check_paths(config: AgentConfig) -> None:
         raise ConfigError('folder.move-to and folder.after = "move" need each other')
     if folder.move_to is not None and folder.path is not None and Path(folder.move_to) == Path(folder.path):
         raise ConfigError("folder.move-to is folder.path itself, expected another folder")
+    _check_usb(config)
+    for key, url in (("ota.index", config.ota.index), ("http.proxy", http.proxy or None)):
+        if url is not None and not _URL.fullmatch(url):
+            raise ConfigError(f"{key} is {url!r}, expected an URL with http:// or https://")
+    for name, value in http.headers.items():
+        if not _HEADER.fullmatch(name) or _CONTROL.search(value):
+            raise ConfigError(f"http.headers: {name!r} is no header, expected a name and one line of text")
+
+
+def _check_usb(config: AgentConfig) -> None:
+    usb = config.usb
+    if usb.folder is not None and (
+        not usb.folder or usb.folder.startswith("/") or "\0" in usb.folder or ".." in Path(usb.folder).parts
+    ):
+        raise ConfigError(f"usb.folder is {usb.folder!r}, expected a path inside the stick")
+    for key, name in (("usb.result-file", usb.result_file), ("usb.led", usb.led)):
+        if name is not None and (name in ("", ".", "..") or "/" in name or "\0" in name):
+            raise ConfigError(f"{key} is {name!r}, expected a name without a path")

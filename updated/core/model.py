@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -81,12 +81,35 @@ class InstallArgs:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """Somebody offers a bundle: a request, the drop folder, later a stick or an index entry."""
+class Access:
+    """How a caller wants his server reached (RAUC's InstallBundle arguments); empty: as configured."""
 
-    source: str  # "request", "folder", "autoinstall"
-    location: str  # local path
+    tls_cert: str = ""  # PEM file or PKCS#11 URL, and so the next
+    tls_key: str = ""
+    tls_ca: str = ""  # PEM file
+    tls_no_verify: bool = False
+    headers: tuple[str, ...] = ()  # "Name: value"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What an index says of a bundle: nothing of it is trusted, all of it must turn out to be true."""
+
+    version: str = ""
+    size: int = 0  # bytes of the bundle; 0: not said
+    sha256: str = ""  # of the whole bundle, lower-case hex
+    etag: str = ""  # of the object that was looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Somebody offers a bundle: a request, a stick, the drop folder, an index entry."""
+
+    source: str  # "request", "usb", "folder", "autoinstall", "ota"
+    location: str  # local path or http(s) URL
     args: InstallArgs = field(default_factory=InstallArgs)
+    access: Access = field(default_factory=Access)
+    expected: Expected = field(default_factory=Expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +120,8 @@ class Transfer:
     total: int  # bytes of image data to write
     rate: float  # bytes per second, smoothed
     eta: float  # seconds left; -1 while unknown
+    fetched: int = 0  # bytes of the bundle that were read so far
+    bundle: int = 0  # bytes of the whole bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +129,7 @@ class Outcome:
     """How a transaction ended; also one line of the history."""
 
     transaction: str  # UUID
-    source: str  # "request", "folder", "autoinstall"
+    source: str  # as in Offer
     location: str
     version: str  # "" if the manifest was never verified, and so the next two
     manifest_hash: str
@@ -115,7 +140,7 @@ class Outcome:
 
 
 class Reader(Protocol):
-    """Random access to a bundle's bytes: a file, later HTTP ranges.  All bytes are untrusted."""
+    """Random access to a bundle's bytes: a file, HTTP ranges.  All bytes are untrusted."""
 
     @property
     def size(self) -> int:
@@ -125,6 +150,24 @@ class Reader(Protocol):
     @property
     def name(self) -> str:
         """Path or URL, for messages."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """True: its bytes come over a network, so none should be fetched twice."""
+        ...
+
+    @property
+    def fetched(self) -> int:
+        """Bytes taken from the source so far, repeated ones included."""
+        ...
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """The reads that come next, as (offset, length), in this order and each once.
+
+        A hint, taken up lazily: a server streams them without a pause between them.  What else is read is
+        served too, only slower.  A new call replaces what is left of the last one; `()` ends it.
+        """
         ...
 
     async def read(self, offset: int, length: int) -> bytes:

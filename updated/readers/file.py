@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ class FileReader:
         self._size = size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._closed = False
+        self._fetched = 0
 
     @property
     def size(self) -> int:
@@ -39,6 +41,18 @@ class FileReader:
     def name(self) -> str:
         """Path as it was given."""
         return self._name
+
+    @property
+    def remote(self) -> bool:
+        return False
+
+    @property
+    def fetched(self) -> int:
+        """Bytes read so far."""
+        return self._fetched
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Nothing to do: the kernel reads ahead."""
 
     async def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`.
@@ -51,7 +65,9 @@ class FileReader:
                 f"Bundle is cut short: bytes {offset} to {offset + length} of {self._name} are needed,"
                 f" but it has {self._size}"
             )
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._pread, offset, length)
+        data = await asyncio.get_running_loop().run_in_executor(self._thread, self._pread, offset, length)
+        self._fetched += length
+        return data
 
     async def close(self) -> None:
         """Close the file, after the read that may still run.  More than once is fine."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from updated.core.model import Reader
@@ -44,6 +44,17 @@ class Watched:
     @property
     def name(self) -> str:
         return self._reader.name
+
+    @property
+    def remote(self) -> bool:
+        return self._reader.remote
+
+    @property
+    def fetched(self) -> int:
+        return self._reader.fetched
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self._reader.expect(ranges)
 
     async def read(self, offset: int, length: int) -> bytes:
         data = await self._reader.read(offset, length)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from updated.config.agent_toml import Folder as FolderSettings
+from updated.config.agent_tables import Folder as FolderSettings
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts
 from updated.install.device import Device
