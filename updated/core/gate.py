@@ -1,4 +1,4 @@
-"""May something begin now that nobody asked for by hand; if not, which rule says so, and until when?  Pure."""
+"""May something begin that nobody asked for by hand; if not, which rule says so, and until when?  Pure."""
 
 from __future__ import annotations
 

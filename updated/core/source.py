@@ -41,6 +41,10 @@ class Source(Protocol):
         """True: what was found there will not come back by itself, so it may be forgotten."""
         ...
 
+    async def refused(self, item: Item, reason: str) -> None:
+        """`item` is not installed."""
+        ...
+
     async def started(self, item: Item) -> None:
         """An attempt to install `item` begins."""
         ...
