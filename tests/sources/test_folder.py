@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from updated.sources.folder import MAX_FILES, Folder, Found, look, move, remove
+from updated.core.model import Outcome
+from updated.core.source import Item, Source
+from updated.sources.folder import MAX_FILES, AutoinstallSource, FolderSource, look, move, remove
 
 SIGNATURE = b"\x30\x82" + bytes(98)
 BUNDLE = bytes(4096) + SIGNATURE + len(SIGNATURE).to_bytes(8, "big")
@@ -31,7 +33,7 @@ def drop(tmp_path: Path) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return [found.path.name for found in Folder(folder).scan()]
+    return [Path(item.location).name for item in asyncio.run(FolderSource(folder).scan())]
 
 
 def test_identity(drop: Path) -> None:
@@ -39,7 +41,7 @@ def test_identity(drop: Path) -> None:
     path.write_bytes(BUNDLE)
     info = path.stat()
     found = look(path)
-    assert found == Found(path, (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns))
+    assert found == Item(str(path), (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns))
     os.utime(path, ns=(0, 1))
     assert look(path) != found
 
@@ -128,8 +130,10 @@ def test_not_more_than_the_limit(drop: Path) -> None:
     found = names(drop)
     assert len(found) == MAX_FILES
     assert found == sorted(found)
-    rest = Folder(drop).scan(known=lambda item: item.path.name in found)
-    assert [item.path.name for item in rest] == [f"{n:03}.raucb" for n in range(MAX_FILES, MAX_FILES + 20)]
+    rest = asyncio.run(FolderSource(drop).scan(known=lambda item: Path(item.location).name in found))
+    assert [Path(item.location).name for item in rest] == [
+        f"{n:03}.raucb" for n in range(MAX_FILES, MAX_FILES + 20)
+    ]
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -151,6 +155,97 @@ def test_remove_and_move(drop: Path, tmp_path: Path) -> None:
         move(path, tmp_path / "done")
 
 
+# What becomes of a file that was tried
+
+
+def outcome(code: str) -> Outcome:
+    return Outcome("", "folder", "", "", "", "", code, "", "")
+
+
+def tried(source: Source, code: str, *, again: bool = False, meanwhile: Callable[[], object] = bool) -> None:
+    """The first bundle of `source` is tried."""
+
+    async def scenario() -> None:
+        item, *_ = await source.scan(lambda _: False)
+        await source.started(item)
+        meanwhile()
+        await source.ended(item, outcome(code), again=again)
+        await source.settled()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("code", ["installed", "failed", "refused"])
+def test_after(drop: Path, tmp_path: Path, code: str) -> None:
+    path, done = drop / "a.raucb", tmp_path / "done"
+    path.write_bytes(BUNDLE)
+    tried(FolderSource(drop), code)
+    tried(FolderSource(drop, after="move"), code)  # to nowhere
+    assert names(drop) == ["a.raucb"]
+    tried(FolderSource(drop, after="move", move_to=done), code)
+    assert names(drop) == []
+    assert names(done) == ["a.raucb"]
+    tried(FolderSource(done, after="delete"), code)
+    assert names(done) == []
+
+
+def test_what_will_be_tried_again_stays(drop: Path) -> None:
+    (drop / "a.raucb").write_bytes(BUNDLE)
+    tried(FolderSource(drop, after="delete"), "failed", again=True)
+    tried(FolderSource(drop, after="delete"), "cancelled")
+    assert names(drop) == ["a.raucb"]
+
+
+def test_another_file_of_that_name_stays(drop: Path) -> None:
+    path = drop / "a.raucb"
+    path.write_bytes(BUNDLE)
+
+    def replace() -> None:
+        (drop / "part").write_bytes(BUNDLE)
+        (drop / "part").rename(path)
+
+    tried(FolderSource(drop, after="delete"), "installed", meanwhile=replace)
+    assert names(drop) == ["a.raucb"]
+
+
+def test_a_file_that_cannot_be_moved(drop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (drop / "a.raucb").write_bytes(BUNDLE)
+    (tmp_path / "file").touch()
+    tried(FolderSource(drop, after="move", move_to=tmp_path / "file/done"), "installed")
+    assert "cannot move" in caplog.text
+
+
+def test_gone(drop: Path) -> None:
+    async def scenario() -> None:
+        for source in (FolderSource(drop), AutoinstallSource(drop / "a.raucb")):
+            (drop / "a.raucb").write_bytes(BUNDLE)
+            assert not await source.gone(str(drop / "a.raucb"))
+            (drop / "a.raucb").unlink()
+            assert await source.gone(str(drop / "a.raucb"))
+
+    asyncio.run(scenario())
+
+
+def test_autoinstall(drop: Path) -> None:
+    async def scenario() -> None:
+        source: Source = AutoinstallSource(drop / "a.raucb")
+        assert list(await source.scan(lambda _: False)) == []
+        (drop / "a.raucb").write_bytes(BUNDLE)
+        assert list(await source.scan(lambda _: False)) == [look(drop / "a.raucb")]
+        assert list(await source.scan(lambda _: True)) == []
+        called = asyncio.Event()
+        task = asyncio.create_task(source.watch(called.set))
+        await called.wait()
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
+    tried(AutoinstallSource(drop / "a.raucb"), "installed")
+    assert names(drop) == ["a.raucb"]
+
+
 # Watching
 
 
@@ -158,7 +253,7 @@ def test_remove_and_move(drop: Path, tmp_path: Path) -> None:
 class Watched:
     """A folder that is watched, and how often it called."""
 
-    folder: Folder
+    folder: FolderSource
     calls: int = 0
     expected: int = 0
 
@@ -185,7 +280,7 @@ class Watched:
 
 @contextlib.asynccontextmanager
 async def watched(path: Path) -> AsyncIterator[Watched]:
-    it = Watched(Folder(path, retry=0.02))
+    it = Watched(FolderSource(path, retry=0.02))
     before = len(list(Path("/proc/self/fd").iterdir()))
     task = asyncio.create_task(it.folder.watch(it.changed))
     try:
@@ -316,7 +411,7 @@ def test_cancelled_while_it_waits_for_the_folder(tmp_path: Path, caplog: pytest.
     (tmp_path / "file").touch()
 
     async def scenario() -> None:
-        folder = Folder(tmp_path / "file/drop", retry=60)
+        folder = FolderSource(tmp_path / "file/drop", retry=60)
         task = asyncio.create_task(folder.watch(lambda: None))
         async with asyncio.timeout(5):
             while not caplog.records:

@@ -11,13 +11,15 @@ import asyncio
 import logging
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from asyncinotify import Inotify, Mask
+
+from updated.core.model import Outcome
+from updated.core.source import Item
 
 log = logging.getLogger(__name__)
 
@@ -29,31 +31,27 @@ _WATCHED: Final = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.DELETE_SELF | Mask.MOV
 _GONE: Final = Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.IGNORED | Mask.UNMOUNT
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A complete bundle file."""
-
-    path: Path
-    identity: tuple[int, int, int, int]  # device, inode, size, mtime in ns: another identity, another file
-
-
-def look(path: Path) -> Found | None:
+def look(path: Path) -> Item | None:
     """`path` as a bundle that may be offered, or None.  Blocks."""
+    info = examine(path)
+    return Item(str(path), (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)) if info else None
+
+
+def examine(path: Path, *, dir_fd: int | None = None) -> os.stat_result | None:
+    """What `path` (below `dir_fd`) is, if it is a complete bundle with a good name.  Blocks."""
     if path.name.startswith(".") or path.suffix != SUFFIX or not _is_text(path):
         return None
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
         return None
     try:
         info = os.fstat(handle)
-        if not stat.S_ISREG(info.st_mode) or not _has_trailer(handle, info.st_size):
-            return None
+        return info if stat.S_ISREG(info.st_mode) and _has_trailer(handle, info.st_size) else None
     except OSError:
         return None
     finally:
         os.close(handle)
-    return Found(path, (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns))
 
 
 def _is_text(path: Path) -> bool:
@@ -73,16 +71,28 @@ def _has_trailer(handle: int, size: int) -> bool:
     return os.pread(handle, 1, size - TRAILER - signature) == b"\x30"  # a DER SEQUENCE, as every CMS is
 
 
-class Folder:
-    """One drop folder."""
+class FolderSource:
+    """One drop folder, as a `Source`."""
 
-    def __init__(self, path: Path, *, retry: float = RETRY) -> None:
-        """`retry`: seconds until a folder that went away is looked for again."""
+    name = "folder"
+
+    def __init__(
+        self, path: Path, *, after: str = "keep", move_to: Path | None = None, retry: float = RETRY
+    ) -> None:
+        """`after`: what becomes of a bundle that was tried: keep, delete, or move into `move_to`.
+
+        `retry`: seconds until a folder that went away is looked for again.
+        """
         self.path = path
+        self._after = after
+        self._move_to = move_to
         self._retry = retry
 
-    def scan(self, known: Callable[[Found], bool] = lambda _: False) -> list[Found]:
-        """The first MAX_FILES complete bundles in it, by name, that are not `known`.  Blocks."""
+    async def scan(self, known: Callable[[Item], bool] = lambda _: False) -> Sequence[Item]:
+        """The first MAX_FILES complete bundles in it, by name, that are not `known` (called in a thread)."""
+        return await asyncio.to_thread(self._scan, known)
+
+    def _scan(self, known: Callable[[Item], bool]) -> Sequence[Item]:
         try:
             with os.scandir(self.path) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
@@ -90,6 +100,33 @@ class Folder:
             return []
         found = filter(None, (look(self.path / name) for name in names))
         return list(islice((item for item in found if not known(item)), MAX_FILES))
+
+    async def gone(self, location: str) -> bool:
+        """Its name is there no more: names that never come again need not be remembered."""
+        return not await asyncio.to_thread(os.path.lexists, location)
+
+    async def started(self, item: Item) -> None:
+        """Nothing to do."""
+
+    async def ended(self, item: Item, outcome: Outcome, *, again: bool) -> None:
+        """Do with the file what the configuration says, unless it is wanted once more."""
+        if outcome.code in ("installed", "failed", "refused") and not again:
+            await asyncio.to_thread(self._tidy, item)
+
+    async def settled(self) -> None:
+        """Nothing to do."""
+
+    def _tidy(self, tried: Item) -> None:
+        path = Path(tried.location)
+        if look(path) != Item(tried.location, tried.identity):
+            return  # another file has taken its place: that one was not tried
+        try:
+            if self._after == "delete":
+                remove(path)
+            elif self._after == "move" and self._move_to:
+                move(path, self._move_to)
+        except OSError as error:
+            log.warning("cannot %s %s: %s", self._after, path, error.strerror)
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever a file may have become complete, for ever.
@@ -115,6 +152,34 @@ class Folder:
                     return
                 if event.mask & Mask.Q_OVERFLOW or (event.name and event.name.suffix == SUFFIX):
                     changed()
+
+
+class AutoinstallSource:
+    """RAUC's `[autoinstall]`: one bundle file that is there when the service starts, as a `Source`."""
+
+    name = "autoinstall"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Only what is there at start is news."""
+        changed()
+        await asyncio.get_running_loop().create_future()
+
+    async def scan(self, known: Callable[[Item], bool] = lambda _: False) -> Sequence[Item]:
+        item = await asyncio.to_thread(look, self.path)
+        return [item] if item and not known(item) else []
+
+    async def gone(self, location: str) -> bool:
+        return not await asyncio.to_thread(os.path.lexists, location)
+
+    async def started(self, item: Item) -> None:
+        """Nothing to do, and so the next two."""
+
+    async def ended(self, item: Item, outcome: Outcome, *, again: bool) -> None: ...
+
+    async def settled(self) -> None: ...
 
 
 def remove(path: Path) -> None:
