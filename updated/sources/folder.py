@@ -105,8 +105,10 @@ class FolderSource:
         """Its name is there no more: names that never come again need not be remembered."""
         return not await asyncio.to_thread(os.path.lexists, location)
 
-    async def started(self, item: Item) -> None:
-        """Nothing to do."""
+    async def refused(self, item: Item, reason: str) -> None:
+        """Nothing to do, and so the next."""
+
+    async def started(self, item: Item) -> None: ...
 
     async def ended(self, item: Item, outcome: Outcome, *, again: bool) -> None:
         """Do with the file what the configuration says, unless it is wanted once more."""
@@ -174,8 +176,10 @@ class AutoinstallSource:
     async def gone(self, location: str) -> bool:
         return not await asyncio.to_thread(os.path.lexists, location)
 
-    async def started(self, item: Item) -> None:
-        """Nothing to do, and so the next two."""
+    async def refused(self, item: Item, reason: str) -> None:
+        """Nothing to do, and so the next three."""
+
+    async def started(self, item: Item) -> None: ...
 
     async def ended(self, item: Item, outcome: Outcome, *, again: bool) -> None: ...
 
