@@ -54,6 +54,7 @@ class Snapshot:
     last: Outcome | None
     paused: bool = False  # somebody has stopped the stream for a while
     hold: Hold | None = None  # why something that is known to be there does not begin
+    floor: str = ""  # nothing below this version is installed; "": any version may be
 
 
 class Poller(Protocol):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+from updated.errors import UpdatedError
+
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,14 @@ class LinkSettings:
     rate_limit: int = 0  # bytes per second; 0: none
     stall_timeout: float = 60.0  # seconds without a byte until the connection is given up
     connect_timeout: float = 30.0  # seconds
+
+
+def header(line: str) -> tuple[str, str]:
+    """`Name: value` as a pair (RFC 9110, sections 5.1 and 5.5).  Raises UpdatedError."""
+    found = _HEADER.fullmatch(line)
+    if found is None:
+        raise UpdatedError(f"Invalid HTTP header {line[:80]!r}: expected one line 'NAME: VALUE'")
+    return found[1], found[2].rstrip(" \t")
 
 
 @dataclass(frozen=True, slots=True)
