@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,6 @@ from updated.bundle import manifest_parse, tail, verity
 from updated.bundle.chunks import ChunkDigests, ChunkDigestsBuilder
 from updated.bundle.manifest import Image, Manifest
 from updated.bundle.plan import run
-from updated.bundle.tail import Tail
 from updated.core.model import Reader, SlotWriter
 from updated.errors import BundleError, DeviceError, NotSupportedError, Refused
 from updated.install.payload import Payload
@@ -31,6 +30,7 @@ if TYPE_CHECKING:  # heavy: paid when first used
     from updated.bundle.squashfs import FileLayout
     from updated.bundle.trust import Keyring
 
+Proof = Callable[[], Awaitable[None]]
 OnStep = Callable[[str], AbstractContextManager[None]]
 
 MANIFEST = "manifest.raucm"
@@ -40,12 +40,36 @@ PIECES_AHEAD = 3  # being read while one is hashed
 
 
 @dataclass(frozen=True, slots=True)
+class Detached:
+    """A plain bundle whose CMS is good in all that it says by itself; its payload is not known yet."""
+
+    reader: Reader
+    payload_size: int  # bytes
+    message: SignedMessage  # its `check_digest` wants the digest of the payload
+    chain: SignerChain
+
+
+@dataclass(frozen=True, slots=True)
 class OpenedBundle:
     """A bundle whose signature is good.  Its methods are for one task at a time."""
 
     manifest: Manifest
     chain: SignerChain
     payload: Payload
+    proof: Proof | None = None  # what is missing to believe the manifest and the images
+
+    @property
+    def proven(self) -> bool:
+        """False: nothing of the manifest may be remembered before `prove` (`install/direct.py`)."""
+        return self.proof is None
+
+    async def prove(self) -> None:
+        """To be awaited after the last image is written and before the target becomes primary.
+
+        Nothing to do unless the payload was streamed unverified.  Raises SignatureError, SourceError.
+        """
+        if self.proof is not None:
+            await self.proof()
 
     async def image_layout(self, image: Image) -> FileLayout:
         """Where the file of `image` lies.
@@ -104,6 +128,17 @@ class OpenedBundle:
         return await self.payload.read_file(name, limit)
 
 
+async def open_plain(found: Detached) -> OpenedBundle:
+    """Read the whole payload: is it what was signed?  Raises BundleError (SignatureError), SourceError."""
+    payload = Payload(found.reader, await _hash_payload(found))
+    return OpenedBundle(await read_manifest(payload), found.chain, payload)
+
+
+async def read_manifest(payload: Payload) -> Manifest:
+    """The manifest that lies in a plain payload.  Raises BundleError, SourceError."""
+    return manifest_parse.parse(await payload.read_file(MANIFEST, MAX_MANIFEST), inline=False)
+
+
 async def open_bundle(
     reader: Reader,
     *,
@@ -112,13 +147,14 @@ async def open_bundle(
     now: datetime,
     max_signature_size: int = tail.DEFAULT_MAX_SIGNATURE_SIZE,
     on_step: OnStep = lambda _: nullcontext(),
+    plain: Callable[[Detached], Awaitable[OpenedBundle]] = open_plain,
 ) -> OpenedBundle:
     """Verify the bundle behind `reader` against `keyring` at the moment `now` (with a time zone).
 
     `reader` stays the caller's to close.  `formats` are those that `bundle-formats` allows,
     `max_signature_size` is in bytes.  `on_step` is entered for RAUC's step "Verifying signature"
-    (`Progress.step` fits).  Raises BundleError (SignatureError), Refused (rule `bundle-formats`),
-    NotSupportedError for encrypted bundles, SourceError.
+    (`Progress.step` fits).  `plain` opens what turns out to be a plain bundle.  Raises BundleError
+    (SignatureError), Refused (rule `bundle-formats`), NotSupportedError for encrypted bundles, SourceError.
     """
     end = await run(tail.read_tail(reader.size, max_signature_size), reader.read)
     with on_step("Verifying signature"):
@@ -127,10 +163,7 @@ async def open_bundle(
         if message.content is None:
             _check_format("plain", formats)
             tail.check_plain_geometry(end.payload_size)
-            payload = Payload(reader, await _hash_payload(reader, end, message))
-    if message.content is None:
-        content = await payload.read_file(MANIFEST, MAX_MANIFEST)
-        return OpenedBundle(manifest_parse.parse(content, inline=False), chain, payload)
+            return await plain(Detached(reader, end.payload_size, message, chain))
     manifest = manifest_parse.parse(message.content, inline=True)
     _check_format(manifest.format, formats)
     if manifest.format == "crypt":
@@ -150,19 +183,26 @@ def _verify(cms: bytes, keyring: Keyring, now: datetime) -> tuple[SignedMessage,
     return message, message.verify(keyring, now)
 
 
-async def _hash_payload(reader: Reader, end: Tail, message: SignedMessage) -> ChunkDigests:
+async def _hash_payload(found: Detached) -> ChunkDigests:
     """Read the payload of a plain bundle: is it what was signed?  Raises SignatureError or SourceError."""
+    reader, message = found.reader, found.message
     whole, chunks = hashlib.new(message.digest_algorithm), ChunkDigestsBuilder()
+    offsets = range(0, found.payload_size, PIECE)
+
+    def piece_at(offset: int) -> tuple[int, int]:
+        return offset, min(PIECE, found.payload_size - offset)
 
     async def read(offset: int) -> bytes:
-        return await reader.read(offset, min(PIECE, end.payload_size - offset))
+        return await reader.read(*piece_at(offset))
 
+    reader.expect(map(piece_at, offsets))
     with threads(2, "hash") as pool:
-        async with aclosing(in_order(range(0, end.payload_size, PIECE), read, PIECES_AHEAD)) as pieces:
+        async with aclosing(in_order(offsets, read, PIECES_AHEAD)) as pieces:
             async for piece in pieces:
                 await asyncio.gather(
                     in_thread(pool, whole.update, piece), in_thread(pool, chunks.feed, piece)
                 )
+    reader.expect(())
     message.check_digest(whole.digest())
     return chunks.finish()
 
