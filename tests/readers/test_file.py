@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -109,10 +111,65 @@ def test_failing_medium_says_what_and_where(tmp_path: Path) -> None:
             await reader.close()
 
     with pytest.raises(
-        SourceError, match=r"4096 bytes at 0 of /media/stick/a.raucb: Input/output error"
+        SourceError,
+        match=r"4096 bytes at 0 of /media/stick/a.raucb: Input/output error \(medium error\)$",
     ) as caught:
         asyncio.run(main())
     assert caught.value.hint
+
+
+class Repair(logging.Handler):
+    """Gives a loop device the end of its file back as soon as the reader says that it is missing."""
+
+    def __init__(self, file: Path, content: bytes) -> None:
+        super().__init__()
+        self.file, self.content = file, content
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        self.file.write_bytes(self.content)
+
+
+@pytest.mark.root
+def test_a_medium_that_stumbles_is_read_again(tmp_path: Path) -> None:
+    content = os.urandom(4 << 20)
+    file = tmp_path / "stick"
+    file.write_bytes(content)
+    losetup = ["losetup", "--find", "--show", "--read-only", str(file)]
+    device = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout.strip()
+    repair = Repair(file, content)
+    logger = logging.getLogger("updated.readers.file")
+    logger.addHandler(repair)
+    try:
+        os.truncate(file, 1 << 20)  # what lies behind is EIO now
+        assert with_reader(Path(device), lambda r: r.read(2 << 20, 100_000)) == content[2 << 20 :][:100_000]
+    finally:
+        logger.removeHandler(repair)
+        subprocess.run(["losetup", "--detach", device], check=True)
+    assert repair.said == [
+        f"medium error: 100000 bytes at 2097152 of {device} cannot be read, trying again (3 tries left)"
+    ]
+
+
+@pytest.mark.root
+def test_what_is_to_be_forgotten_comes_from_the_medium(tmp_path: Path) -> None:
+    file = tmp_path / "stick"
+    file.write_bytes(b"old" * 4096)
+    losetup = ["losetup", "--find", "--show", "--read-only", str(file)]
+    device = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout.strip()
+
+    async def use(reader: FileReader) -> list[bytes]:
+        found = [await reader.read(0, 3)]
+        file.write_bytes(b"new" * 4096)
+        found.append(await reader.read(0, 3))
+        reader.forget(0, 4096)
+        return [*found, await reader.read(0, 3)]
+
+    try:
+        assert with_reader(Path(device), use) == [b"old", b"old", b"new"]
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def test_close_leaves_neither_thread_nor_descriptor(bundle: Path) -> None:

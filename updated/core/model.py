@@ -174,6 +174,10 @@ class Reader(Protocol):
         """Exactly `length` bytes from `offset`.  Raises SourceError when they cannot be had."""
         ...
 
+    def forget(self, offset: int, length: int) -> None:
+        """These bytes were bad: the next read of them must not be served from a cache.  Does not block."""
+        ...
+
     async def close(self) -> None: ...
 
 

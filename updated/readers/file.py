@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import logging
 import os
 import stat
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from updated.errors import BundleError, SourceError
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+EIO_RETRIES = 3  # a worn cell or a loose contact may yield its bytes to another try
+EIO_PAUSE = 0.2  # seconds before each of them: the time a USB reset takes
 
 # RAUC's words for a bundle that cannot be opened; the second half is GLib's (g_file_read).
 _CANNOT_OPEN = "Invalid bundle format: Failed to open bundle for reading: Error opening file {path}: {reason}"
@@ -69,6 +78,11 @@ class FileReader:
         self._fetched += length
         return data
 
+    def forget(self, offset: int, length: int) -> None:
+        """Drop these bytes from the page cache, before any later read."""
+        if not self._closed:
+            self._thread.submit(self._drop, offset, length)
+
     async def close(self) -> None:
         """Close the file, after the read that may still run.  More than once is fine."""
         if self._closed:
@@ -79,24 +93,46 @@ class FileReader:
 
     def _pread(self, offset: int, length: int) -> bytes:
         try:
-            data = os.pread(self._handle, length, offset)
-            while len(data) < length:
-                more = os.pread(self._handle, length - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
+            data = self._insist(offset, length)
             size = _size(self._handle)
         except OSError as error:
-            raise SourceError(
-                f"Failed to read {length} bytes at {offset} of {self._name}: {error.strerror}",
-                hint="The medium may be damaged or was removed. Copy the bundle again and retry.",
-            ) from error
+            raise self._failed(offset, length, error) from error
         if size != self._size or len(data) < length:
             raise SourceError(
                 f"Bundle {self._name} changed while it was read: it had {self._size} bytes, now {size}",
                 hint="Write bundles under another name and rename them when they are complete.",
             )
         return data
+
+    def _insist(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes; EIO is tried again, past the page cache.  Raises OSError."""
+        for left in reversed(range(EIO_RETRIES)):
+            try:
+                return _read(self._handle, offset, length)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                log.warning(
+                    "medium error: %d bytes at %d of %s cannot be read, trying again (%d tries left)",
+                    length,
+                    offset,
+                    self._name,
+                    left + 1,
+                )
+            time.sleep(EIO_PAUSE)
+            self._drop(offset, length)
+        return _read(self._handle, offset, length)
+
+    def _drop(self, offset: int, length: int) -> None:
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._handle, offset, length, os.POSIX_FADV_DONTNEED)
+
+    def _failed(self, offset: int, length: int, error: OSError) -> SourceError:
+        what = " (medium error)" if error.errno == errno.EIO else ""
+        return SourceError(
+            f"Failed to read {length} bytes at {offset} of {self._name}: {error.strerror}{what}",
+            hint="The medium may be damaged or was removed. Copy the bundle again and retry.",
+        )
 
 
 async def open_file(path: str, *, follow_symlinks: bool = True) -> FileReader:
@@ -146,6 +182,17 @@ def _open(path: str, follow_symlinks: bool) -> tuple[int, int]:
         os.close(handle)
         raise
     return handle, size
+
+
+def _read(handle: int, offset: int, length: int) -> bytes:
+    """Up to `length` bytes; fewer only where the file ends.  Raises OSError."""
+    data = os.pread(handle, length, offset)
+    while len(data) < length:
+        more = os.pread(handle, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 def _size(handle: int) -> int:
