@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 from updated.errors import UpdatedError
@@ -37,6 +39,23 @@ def header(line: str) -> tuple[str, str]:
     if found is None:
         raise UpdatedError(f"Invalid HTTP header {line[:80]!r}: expected one line 'NAME: VALUE'")
     return found[1], found[2].rstrip(" \t")
+
+
+def retry_after(value: str, now: datetime) -> float | None:
+    """Seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3), never less than 0; None: unreadable.
+
+    `now` has a time zone.
+    """
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:10])  # 300 years are enough
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
