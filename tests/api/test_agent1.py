@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from dbus_fast import MessageType, Variant
 
 from tests.api.peer import AGENT1, PROPERTIES, Peer, serving
-from tests.fakes.agent import GOOD, REJECTED, FakeAgent
-from updated.api.agent import PROGRESS_PERIOD
-from updated.core.model import Transfer
+from tests.fakes.agent import GOOD, MAX_HOLD, REJECTED, FakeAgent
+from updated.api.agent import MAX_REASON, PROGRESS_PERIOD
+from updated.core.gate import Hold
+from updated.core.model import Access, Transfer
 
 IDLE_STATE = ("StateChanged", "idle", "Nothing to do")
 
@@ -46,6 +49,9 @@ def test_properties_at_rest(bus: str) -> None:
             ),
             "Transaction": Variant("a{sv}", {}),
             "LastResult": Variant("a{sv}", {}),
+            "Paused": Variant("b", False),
+            "Hold": Variant("a{sv}", {}),
+            "Floor": Variant("s", ""),
         }
 
     asyncio.run(scenario())
@@ -129,6 +135,135 @@ def test_unknown_times_are_left_out(bus: str) -> None:
             assert value["bytes-done"] == Variant("t", 1)
             assert value["rate"] == Variant("d", 0.0)
             assert "eta" not in value
+
+    asyncio.run(scenario())
+
+
+def test_fetched_bytes_are_told_where_the_size_of_the_bundle_is_known(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        async with serving(bus, agent) as peer:
+            agent.transfer(Transfer(1, 2, 0.0, -1.0, fetched=2**33, bundle=2**34))
+            value = (await peer.get(AGENT1, "Progress")).value
+            assert (value["fetched"], value["bundle"]) == (Variant("t", 2**33), Variant("t", 2**34))
+            agent.transfer(Transfer(1, 2, 0.0, -1.0))
+            value = (await peer.get(AGENT1, "Progress")).value
+            assert not {"fetched", "bundle"} & value.keys()
+
+    asyncio.run(scenario())
+
+
+def test_how_to_reach_a_server(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        async with serving(bus, agent) as peer:
+            args = {"http-headers": Variant("as", ["X-A: 1"]), "tls-no-verify": Variant("b", True)}
+            await peer.agent1("Install", "sa{sv}", "https://host/x.raucb", args)
+            bad = await peer.agent1("Install", "sa{sv}", "/x", {"http-headers": Variant("as", ["none"])})
+            assert bad.error_name == "org.updated.Error.Failed"
+        (offer,) = agent.offers
+        assert (offer.location, offer.access) == (
+            "https://host/x.raucb",
+            Access(tls_no_verify=True, headers=("X-A: 1",)),
+        )
+
+    asyncio.run(scenario())
+
+
+def test_pause_and_resume(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        agent.gate.clear()
+        async with serving(bus, agent) as peer:
+            for member, words in (("Pause", "No install is running"), ("Resume", "Nothing is paused")):
+                refused = await peer.agent1(member)
+                assert (refused.error_name, refused.body) == ("org.updated.Error.Refused", [words])
+            await peer.agent1("Install", "sa{sv}", "/x", {})
+            await peer.until("StateChanged", "install", "Installing /x")
+            assert (await peer.agent1("Pause")).error_name is None
+            await peer.until("changed", "Agent1", {"Paused": True})
+            assert (await peer.get(AGENT1, "Paused")).value is True
+            assert (await peer.agent1("Resume")).error_name is None
+            await peer.until("changed", "Agent1", {"Paused": False})
+            states = [event for event in peer.heard if event[0] == "StateChanged"]
+            assert states == [("StateChanged", "install", "Installing /x")]  # nothing else has changed
+            agent.gate.set()
+            await peer.until(*IDLE_STATE)
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_and_why(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        agent.reasons = ["The window opens at 02:00.", "not\0UTF-8: \udcff"]
+        async with serving(bus, agent) as peer:
+            why = await peer.agent1("Why")
+            assert (why.signature, why.body) == ("as", [["The window opens at 02:00.", "not\ufffdUTF-8: ?"]])
+            agent.hold(Hold("window", "The window opens at 02:00.", 60.0))
+            told = {"rule": "window", "text": "The window opens at 02:00.", "delay": 60.0}
+            await peer.until("changed", "Agent1", {"Hold": told})
+            agent.hold(Hold("consent", "Somebody has to agree."))
+            await peer.until(
+                "changed", "Agent1", {"Hold": {"rule": "consent", "text": "Somebody has to agree."}}
+            )
+            agent.hold(None)
+            await peer.until("changed", "Agent1", {"Hold": {}})
+
+    asyncio.run(scenario())
+
+
+def test_consent(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        async with serving(bus, agent) as peer:
+            early = await peer.agent1("Consent", "sb", "install", True)
+            assert early.error_name == "org.updated.Error.Refused"
+            agent.asking = "reboot"
+            assert (await peer.agent1("Consent", "sb", "reboot", False)).error_name is None
+            wrong = await peer.agent1("Consent", "sb", "breakfast", True)
+            assert (wrong.error_name, wrong.body) == (
+                "org.freedesktop.DBus.Error.InvalidArgs",
+                ["Unknown stage “breakfast”, expected “install” or “reboot”"],
+            )
+        assert agent.answers == [("reboot", False)]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("x" * (MAX_REASON + 1), "", 1), "org.freedesktop.DBus.Error.InvalidArgs"),
+        (("", "ä" * (MAX_REASON + 1), 1), "org.freedesktop.DBus.Error.InvalidArgs"),
+        (("", "", 0), "org.freedesktop.DBus.Error.InvalidArgs"),
+        (("", "", 2**32 - 1), "org.updated.Error.Refused"),
+    ],
+)
+def test_holds_that_are_refused(bus: str, arguments: tuple[str, str, int], error: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        async with serving(bus, agent) as peer:
+            assert (await peer.agent1("Inhibit", "ssu", *arguments)).error_name == error
+            longest = ("x" * MAX_REASON, "ä" * MAX_REASON, MAX_HOLD)
+            assert (await peer.agent1("Inhibit", "ssu", *longest)).error_name is None
+        assert len(agent.holds) == 0  # it ended with its owner
+
+    asyncio.run(scenario())
+
+
+def test_floor(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        agent.now = replace(agent.now, floor="2.1")
+        async with serving(bus, agent) as peer:
+            assert (await peer.get(AGENT1, "Floor")).value == "2.1"
+            agent.floor_error = "the disk is full"
+            refused = await peer.agent1("ResetFloor")
+            assert (refused.error_name, refused.body) == ("org.updated.Error.Device", ["the disk is full"])
+            agent.floor_error = ""
+            assert (await peer.agent1("ResetFloor")).error_name is None
+            await peer.until("changed", "Agent1", {"Floor": ""})
 
     asyncio.run(scenario())
 

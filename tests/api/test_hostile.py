@@ -10,12 +10,13 @@ from typing import Any
 
 from dbus_fast import Message, MessageType, Variant
 
-from tests.api.peer import DEADLINE, PROPERTIES, RAUC, Peer, serving
-from tests.fakes.agent import FakeAgent
+from tests.api.peer import AGENT1, DEADLINE, PROPERTIES, RAUC, Peer, serving
+from tests.fakes.agent import FakeAgent, FakePoller
 from updated.api.rauc import MAX_ARGUMENT
 from updated.api.wire import MAX_CALLS, MAX_CALLS_PER_CLIENT, MAX_ERROR_TEXT
 
 DBUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+POLLER = "de.pengutronix.rauc.Poller"
 LIMITS = "org.freedesktop.DBus.Error.LimitsExceeded"
 
 
@@ -119,6 +120,9 @@ def test_huge_strings(bus: str) -> None:
             ("InstallBundle", "sa{sv}", "/x", {"transaction-id": Variant("s", huge)}),
             ("Info", "s", huge),
             ("InspectBundle", "sa{sv}", huge, {}),
+            ("InspectBundle", "sa{sv}", "/x", {"tls-key": Variant("s", huge)}),
+            ("InstallBundle", "sa{sv}", "/x", {"http-headers": Variant("as", [f"X: {huge}"])}),
+            ("InstallBundle", "sa{sv}", "/x", {"http-headers": Variant("as", ["X: y"] * 100_000)}),
             ("Mark", "ss", huge, "booted"),
             ("Mark", "ss", "good", huge),
         ]
@@ -129,6 +133,28 @@ def test_huge_strings(bus: str) -> None:
                 assert len(answer.body[0]) <= MAX_ERROR_TEXT
             assert (await peer.rauc("Install", "s", "x" * MAX_ARGUMENT)).error_name is None
         assert [len(offer.location) for offer in agent.offers] == [MAX_ARGUMENT]
+
+    asyncio.run(scenario())
+
+
+def test_huge_strings_for_our_own_interface(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        huge = "x" * 10_000_000
+        calls: list[tuple[Any, ...]] = [
+            ("Install", "sa{sv}", huge, {}),
+            ("Install", "sa{sv}", "/x", {"tls-cert": Variant("s", huge)}),
+            ("Consent", "sb", huge, True),
+            ("Inhibit", "ssu", huge, "", 1),
+            ("Inhibit", "ssu", "", huge, 1),
+        ]
+        async with serving(bus, agent) as peer:
+            for call in calls:
+                answer = await peer.agent1(*call)
+                assert answer.message_type is MessageType.ERROR
+                assert len(answer.body[0]) <= MAX_ERROR_TEXT
+            await alive(peer)
+        assert (agent.offers, agent.answers, agent.holds) == ([], [], {})
 
     asyncio.run(scenario())
 
@@ -201,8 +227,9 @@ def test_random_calls_are_refused(bus: str) -> None:
     async def scenario() -> None:
         rng = random.Random(1)
         members = ["Install", "InstallBundle", "Info", "Mark", "GetSlotStatus", "GetPrimary", "Get", "Set"]
-        interfaces = [RAUC[2], "org.freedesktop.DBus.Properties", "org.freedesktop.DBus.Peer", "x.y", None]
-        agent = FakeAgent()
+        members += ["Consent", "Inhibit", "Release", "Why", "Pause", "Poll"]
+        interfaces = [RAUC[2], AGENT1[2], POLLER, PROPERTIES, "org.freedesktop.DBus.Peer", "x.y", None]
+        agent = FakeAgent(poller=FakePoller())
         async with serving(bus, agent) as peer:
             for _ in range(300):
                 sig = "".join(signature(rng) for _ in range(rng.randint(1, 4)))
@@ -213,7 +240,7 @@ def test_random_calls_are_refused(bus: str) -> None:
                 )
                 assert answer.message_type is MessageType.ERROR, (sig, body)
             await alive(peer)
-        assert agent.offers == []
+        assert (agent.offers, agent.holds) == ([], {})
 
     asyncio.run(scenario())
 

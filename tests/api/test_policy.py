@@ -8,18 +8,20 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.api.conftest import Daemon
 from tests.api.peer import AGENT1, PROPERTIES, RAUC, serving
-from tests.fakes.agent import FakeAgent
+from tests.fakes.agent import FakeAgent, FakePoller
 from updated.api.server import BUS_NAMES
 
 UNITS = Path(__file__).parents[2] / "units"
 SYSTEM = Path("/usr/share/dbus-1/system.conf")
 DBUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+POLLER = (*RAUC[:2], "de.pengutronix.rauc.Poller")
 NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 # `games` stands for the group `updated`, which need not exist on a machine that runs tests.
 MEMBER = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--groups=games")
@@ -34,6 +36,8 @@ READS: list[tuple[str, ...]] = [
     (*AGENT1[:2], PROPERTIES, "GetAll", "s", AGENT1[2]),
     (*AGENT1[:2], "org.freedesktop.DBus.Introspectable", "Introspect"),
     (*AGENT1, "GetHistory", "u", "1"),
+    (*AGENT1, "Why"),
+    (*POLLER[:2], PROPERTIES, "GetAll", "s", POLLER[2]),
 ]
 CHANGES: list[tuple[str, ...]] = [
     (*RAUC, "Install", "s", "/x"),
@@ -45,15 +49,29 @@ CHANGES: list[tuple[str, ...]] = [
     (*AGENT1, "Cancel"),
     (*AGENT1, "Confirm"),
     (*AGENT1, "Rollback"),
+    (*AGENT1, "Pause"),
+    (*AGENT1, "Resume"),
+    (*AGENT1, "Consent", "sb", "install", "true"),
+    (*AGENT1, "Inhibit", "ssu", "me", "mine", "60"),
+    (*AGENT1, "Release", "u", "1"),
+    (*POLLER, "Poll"),
     # Both names belong to one connection: the other name is no way around.
     (AGENT1[0], RAUC[1], RAUC[2], "Install", "s", "/x"),
     (RAUC[0], AGENT1[1], AGENT1[2], "Rollback"),
 ]
+ROOTS: list[tuple[str, ...]] = [
+    (*AGENT1, "ResetFloor"),
+    (RAUC[0], AGENT1[1], AGENT1[2], "ResetFloor"),
+]
 
 
-@pytest.fixture
-def system_bus() -> Iterator[str]:
-    """A private bus under the system bus's rules and ours, in a folder that everybody can enter."""
+@pytest.fixture(params=["as listed", "the other way round"])
+def system_bus(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A private bus under the system bus's rules and ours, in a folder that everybody can enter.
+
+    dbus-daemon reads a folder of rules in no order, and later rules win.
+    """
+    names = BUS_NAMES if request.param == "as listed" else BUS_NAMES[::-1]
     folder = Path(tempfile.mkdtemp(prefix="updated-policy-"))
     folder.chmod(0o755)
     for name in BUS_NAMES:
@@ -65,7 +83,7 @@ def system_bus() -> Iterator[str]:
     config.write_text(
         "<busconfig><type>system</type>"
         f"<listen>unix:path={folder}/bus</listen><auth>EXTERNAL</auth>{defaults}"
-        + "".join(f"<include>{folder}/{name}.conf</include>" for name in BUS_NAMES)
+        + "".join(f"<include>{folder}/{name}.conf</include>" for name in names)
         + "</busconfig>"
     )
     daemon = Daemon(config, folder / "bus")
@@ -93,13 +111,13 @@ def denied(output: str) -> bool:
 @pytest.mark.root
 def test_everybody_may_look_and_only_the_group_may_change(system_bus: str) -> None:
     async def scenario() -> None:
-        agent = FakeAgent()
+        agent = FakeAgent(poller=FakePoller())
         async with serving(system_bus, agent):
             for read in READS:
                 output = await call(system_bus, NOBODY, *read)
                 assert not denied(output), (read, output)
                 assert "failed" not in output, (read, output)
-            for change in CHANGES:
+            for change in CHANGES + ROOTS:
                 assert denied(await call(system_bus, NOBODY, *change)), change
             assert agent.offers == []
             assert agent.marks == []
@@ -108,6 +126,22 @@ def test_everybody_may_look_and_only_the_group_may_change(system_bus: str) -> No
                     output = await call(system_bus, user, *change)
                     assert not denied(output), (user, change, output)
             assert len(agent.marks) == 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.root
+def test_only_root_lets_older_versions_in_again(system_bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        agent.now = replace(agent.now, floor="2.0")
+        async with serving(system_bus, agent):
+            for change in ROOTS:
+                assert denied(await call(system_bus, MEMBER, *change)), change
+            assert agent.now.floor == "2.0"
+            for change in ROOTS:
+                assert not denied(await call(system_bus, (), *change)), change
+            assert agent.now.floor == ""
 
     asyncio.run(scenario())
 

@@ -12,7 +12,8 @@ from dbus_fast import MessageType, Variant
 
 from tests.api.peer import PROPERTIES, RAUC, Peer, serving
 from tests.fakes.agent import FakeAgent
-from updated.core.model import InstallArgs, Offer
+from updated.core.link import header
+from updated.core.model import Access, InstallArgs, Offer
 
 APPLICATION_ERROR = "org.gtk.GDBus.UnmappedGError.Quark._g_2dio_2derror_2dquark.Code30"
 
@@ -175,16 +176,57 @@ def test_install_arguments_reach_the_service(bus: str) -> None:
             "transaction-id": Variant("s", "tx-9"),
             "require-manifest-hash": Variant("s", "ab"),
             "tls-cert": Variant("s", "c"),
-            "tls-no-verify": Variant("b", False),
-            "http-headers": Variant("as", ["a: b"]),
+            "tls-key": Variant("s", "k"),
+            "tls-ca": Variant("s", "r"),
+            "tls-no-verify": Variant("b", True),
+            "http-headers": Variant("as", ["a: b", "c:d"]),
         }
         async with serving(bus, agent) as peer:
             answer = await peer.rauc("InstallBundle", "sa{sv}", "https://example.com/x.raucb", args)
             assert answer.message_type is MessageType.METHOD_RETURN
         wanted = InstallArgs(True, True, "tx-9", "ab")
-        assert agent.offers == [Offer("request", "https://example.com/x.raucb", wanted)]
+        access = Access("c", "k", "r", tls_no_verify=True, headers=("a: b", "c:d"))
+        assert agent.offers == [Offer("request", "https://example.com/x.raucb", wanted, access)]
 
     asyncio.run(scenario())
+
+
+def test_inspect_bundle_reaches_a_server_as_it_is_told(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        args = {"tls-ca": Variant("s", "/ca.pem"), "http-headers": Variant("as", ["X: y"])}
+        async with serving(bus, agent) as peer:
+            assert (await peer.rauc("InspectBundle", "sa{sv}", "https://h/x", args)).error_name is None
+            assert (await peer.rauc("Info", "s", "https://h/y")).error_name is None
+        asked = Access(tls_ca="/ca.pem", headers=("X: y",))
+        assert agent.inspected == [("https://h/x", asked), ("https://h/y", Access())]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [["no colon"], [": x"], [""], ["a b: c"], ["X: a\r\nInjected: b"], ["X: \x7f"], ["ok: 1", "ä: 2"]],
+)
+def test_what_is_no_header_is_refused_before_anything_starts(bus: str, headers: list[str]) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        async with serving(bus, agent) as peer:
+            for member in ("InstallBundle", "InspectBundle"):
+                args = {"http-headers": Variant("as", headers)}
+                answer = await peer.rauc(member, "sa{sv}", "https://h/x", args)
+                assert answer.error_name == APPLICATION_ERROR
+                assert answer.body[0].startswith("Invalid HTTP header ")
+                assert "\n" not in answer.body[0]
+        assert (agent.offers, agent.inspected) == ([], [])
+
+    asyncio.run(scenario())
+
+
+def test_headers_as_pairs() -> None:
+    assert header("Authorization: Bearer a:b=") == ("Authorization", "Bearer a:b=")
+    assert header("X-Empty:") == ("X-Empty", "")
+    assert header("X:\t a\tb \t") == ("X", "a\tb")
 
 
 def test_a_rejected_argument_starts_nothing(bus: str) -> None:

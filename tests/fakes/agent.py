@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from updated.api.port import Outcome, SlotReport, Snapshot, SystemInfo, Transaction
+from updated.api.port import NO_ACCESS, Outcome, SlotReport, Snapshot, SystemInfo, Transaction
 from updated.bundle.manifest import Image, Manifest
-from updated.core.model import Listener, Offer, Slot, SlotStatus, Transfer
+from updated.core.gate import Hold, Stage
+from updated.core.model import Access, Listener, Offer, Slot, SlotStatus, Transfer
+from updated.core.polling import PollStatus
 from updated.errors import BundleError, DeviceError, Refused, UpdatedError
 
 SYSTEM = SystemInfo(
@@ -127,18 +129,64 @@ IDLE = Snapshot(
     transaction=None,
     last=None,
 )
+MAX_HOLD = 86400  # seconds; as the default of the configuration
+
+
+class FakePoller:
+    """Satisfies updated.api.port.Poller; `attempt` is what a test scripts."""
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.now = PollStatus()
+        self.asked = 0
+        self.listener: Callable[[], None] | None = None
+
+    def poll(self) -> None:
+        self.asked += 1
+        self.plan(self.next + 30_000_000)
+
+    def next_poll(self) -> int:
+        return self.next
+
+    def status(self) -> PollStatus:
+        return self.now
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        self.listener = changed
+
+    def plan(self, next_poll: int) -> None:
+        self.next = next_poll
+        self._changed()
+
+    def attempt(self, status: PollStatus, next_poll: int) -> None:
+        """An attempt ended: first the one is known, then the other."""
+        self.now = status
+        self._changed()
+        self.plan(next_poll)
+
+    def _changed(self) -> None:
+        if self.listener is not None:
+            self.listener()
 
 
 class FakeAgent:
     """Satisfies updated.api.port.Agent."""
 
-    def __init__(self, script: Script = GOOD) -> None:
+    def __init__(self, script: Script = GOOD, poller: FakePoller | None = None) -> None:
         self.script = script
         self.gate = asyncio.Event()
         self.gate.set()
         self.offers: list[Offer] = []
         self.marks: list[tuple[str, str]] = []
+        self.poller = poller
+        self.inspected: list[tuple[str, Access]] = []
         self.confirmed = 0
+        self.reasons: list[str] = []  # of `why`
+        self.asking: Stage | None = None  # the question that waits for consent
+        self.answers: list[tuple[Stage, bool]] = []
+        self.holds: dict[int, tuple[str, str, int, str]] = {}  # number -> who, why, seconds, owner
+        self.forgotten: list[str] = []
+        self.floor_error = ""
         self.inspecting = asyncio.Event()  # closed: inspect() waits
         self.inspecting.set()
         self.primary_error = ""
@@ -167,7 +215,8 @@ class FakeAgent:
         self.operation("installing")
         self._task = asyncio.create_task(self._install(offer))
 
-    async def inspect(self, path: str) -> Manifest:
+    async def inspect(self, path: str, access: Access = NO_ACCESS) -> Manifest:
+        self.inspected.append((path, access))
         await self.inspecting.wait()
         if path.endswith("missing.raucb"):
             raise BundleError(f"Failed to open bundle for reading: {path}")
@@ -205,6 +254,55 @@ class FakeAgent:
 
     async def rollback(self) -> str:
         return "rootfs.1"
+
+    def pause(self) -> None:
+        if self._task is None:
+            raise Refused("No install is running", rule="idle")
+        self._show(replace(self.now, paused=True))
+
+    def resume(self) -> None:
+        if not self.now.paused:
+            raise Refused("Nothing is paused", rule="idle")
+        self._show(replace(self.now, paused=False))
+
+    async def why(self) -> Sequence[str]:
+        return self.reasons
+
+    async def consent(self, stage: Stage, allow: bool) -> None:
+        if self.asking != stage:
+            raise Refused(f"Nobody asked for consent to the {stage}", rule="consent")
+        self.asking = None
+        self.answers.append((stage, allow))
+
+    def inhibit(self, who: str, why: str, seconds: int, owner: str) -> int:
+        if seconds > MAX_HOLD:
+            raise Refused(f"A hold lasts at most {MAX_HOLD} s", rule="max-hold", hint="ask for less")
+        number = max(self.holds, default=0) + 1
+        self.holds[number] = who, why, seconds, owner
+        return number
+
+    def release(self, number: int) -> None:
+        if number not in self.holds:
+            raise Refused(f"There is no hold {number}", rule="inhibitor")
+        del self.holds[number]
+
+    def forget_owner(self, owner: str) -> None:
+        self.forgotten.append(owner)
+        self.holds = {number: hold for number, hold in self.holds.items() if hold[-1] != owner}
+
+    async def reset_floor(self) -> None:
+        if self.floor_error:
+            raise DeviceError(self.floor_error)
+        self._show(replace(self.now, floor=""))
+
+    def hold(self, hold: Hold | None) -> None:
+        """Something waits, or does no longer."""
+        self._show(replace(self.now, hold=hold))
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self.now = snapshot
+        for listener in self.listeners:
+            listener.state(snapshot.state, snapshot.detail)
 
     def history(self, limit: int) -> Sequence[Outcome]:
         return self.outcomes[::-1][:limit]

@@ -1,7 +1,7 @@
 """`org.updated.Agent1` on `/org/updated/Agent1`: what RAUC's interface has no word for (docs/dbus.md).
 
-States, bytes and times of a transfer, the running transaction, how the last one ended, cancel, confirm,
-rollback and the history.  It translates, and decides nothing.
+States, bytes and times of a transfer, the running transaction, how the last one ended and the history;
+cancel, pause, confirm, rollback; what waits and why, consent and holds.  It translates, and decides nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import asyncio
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
-from dbus_fast import Variant
+from dbus_fast import DBusError, Variant
 
 from updated import errors
 from updated.api import variants
+from updated.api.owners import Owners
 from updated.api.port import Agent, Snapshot
-from updated.api.rauc import checked, install_args
-from updated.api.wire import Body, Handler, Interface, Objects, text
+from updated.api.rauc import access, checked, install_args
+from updated.api.wire import INVALID_ARGS, Body, Handler, Interface, Objects, text
+from updated.core.gate import Stage
 from updated.core.model import Offer, Transfer
 from updated.errors import UpdatedError
 
@@ -26,6 +29,8 @@ PATH = "/org/updated/Agent1"
 INTERFACE = "org.updated.Agent1"
 PROGRESS_PERIOD = 0.1  # seconds between two ProgressChanged; faster than the eye is a waste of wake-ups
 MAX_HISTORY = 1000  # outcomes in one answer
+MAX_REASON = 200  # characters of `who` and `why`; they are shown on one line
+STAGES = ("install", "reboot")
 
 XML = """\
   <interface name="org.updated.Agent1">
@@ -35,6 +40,8 @@ XML = """\
       <arg type="s" name="transaction" direction="out"/>
     </method>
     <method name="Cancel"/>
+    <method name="Pause"/>
+    <method name="Resume"/>
     <method name="Confirm"/>
     <method name="Rollback">
       <arg type="s" name="group" direction="out"/>
@@ -43,6 +50,23 @@ XML = """\
       <arg type="u" name="limit" direction="in"/>
       <arg type="aa{sv}" name="outcomes" direction="out"/>
     </method>
+    <method name="Why">
+      <arg type="as" name="reasons" direction="out"/>
+    </method>
+    <method name="Consent">
+      <arg type="s" name="stage" direction="in"/>
+      <arg type="b" name="allow" direction="in"/>
+    </method>
+    <method name="Inhibit">
+      <arg type="s" name="who" direction="in"/>
+      <arg type="s" name="why" direction="in"/>
+      <arg type="u" name="seconds" direction="in"/>
+      <arg type="u" name="number" direction="out"/>
+    </method>
+    <method name="Release">
+      <arg type="u" name="number" direction="in"/>
+    </method>
+    <method name="ResetFloor"/>
     <signal name="StateChanged">
       <arg type="s" name="state"/>
       <arg type="s" name="detail"/>
@@ -55,6 +79,9 @@ XML = """\
     <property type="a{sv}" name="Progress" access="read"/>
     <property type="a{sv}" name="Transaction" access="read"/>
     <property type="a{sv}" name="LastResult" access="read"/>
+    <property type="b" name="Paused" access="read"/>
+    <property type="a{sv}" name="Hold" access="read"/>
+    <property type="s" name="Floor" access="read"/>
   </interface>
 """
 
@@ -88,6 +115,9 @@ def values(snapshot: Snapshot) -> dict[str, object]:
         "Progress": variants.progress(snapshot),
         "Transaction": variants.transaction(snapshot.transaction),
         "LastResult": variants.outcome(snapshot.last),
+        "Paused": snapshot.paused,
+        "Hold": variants.hold(snapshot.hold),
+        "Floor": text(snapshot.floor),
     }
 
 
@@ -97,6 +127,7 @@ class AgentInterface:
     def __init__(self, agent: Agent, objects: Objects) -> None:
         self._agent = agent
         self._told = values(agent.snapshot())
+        self._state = agent.snapshot().state, agent.snapshot().detail  # as the last signal told it
         self._loop = asyncio.get_running_loop()
         self._soon: asyncio.Handle | None = None
         self._later: asyncio.TimerHandle | None = None
@@ -104,14 +135,24 @@ class AgentInterface:
         handlers: dict[str, Handler] = {
             "Install": self._install,
             "Cancel": self._cancel,
+            "Pause": self._pause,
+            "Resume": self._resume,
             "Confirm": self._confirm,
             "Rollback": self._rollback,
             "GetHistory": self._history,
+            "Why": self._why,
+            "Consent": self._consent,
+            "Inhibit": self._inhibit,
+            "Release": self._release,
+            "ResetFloor": self._reset_floor,
         }
         getters = {name: lambda name=name: values(agent.snapshot())[name] for name in self._told}
-        self._exported = objects.export(Interface(PATH, XML, handlers, getters, error))
+        interface = Interface(PATH, XML, handlers, getters, error, with_sender=("Inhibit",))
+        self._exported = objects.export(interface)
+        self._owners = Owners(self._exported.bus, agent.forget_owner)
 
     def close(self) -> None:
+        self._owners.close()
         for handle in (self._soon, self._later):
             if handle is not None:
                 handle.cancel()
@@ -119,11 +160,19 @@ class AgentInterface:
     def _install(self, source: str, args: Mapping[str, Variant]) -> Body:
         wanted = install_args(args)
         wanted = replace(wanted, transaction_id=wanted.transaction_id or str(uuid.uuid4()))
-        self._agent.submit(Offer("request", checked(source), wanted))
+        self._agent.submit(Offer("request", checked(source), wanted, access(args)))
         return [wanted.transaction_id]
 
     async def _cancel(self) -> Body:
         await self._agent.cancel()
+        return []
+
+    def _pause(self) -> Body:
+        self._agent.pause()
+        return []
+
+    def _resume(self) -> Body:
+        self._agent.resume()
         return []
 
     async def _confirm(self) -> Body:
@@ -135,6 +184,38 @@ class AgentInterface:
 
     def _history(self, limit: int) -> Body:
         return [[variants.outcome(o) for o in self._agent.history(min(limit, MAX_HISTORY))]]
+
+    async def _why(self) -> Body:
+        return [[text(reason) for reason in await self._agent.why()]]
+
+    async def _consent(self, stage: str, allow: bool) -> Body:
+        if stage not in STAGES:
+            expected = " or ".join(f"“{known}”" for known in STAGES)
+            raise DBusError(INVALID_ARGS, f"Unknown stage “{stage}”, expected {expected}")
+        await self._agent.consent(cast("Stage", stage), allow)
+        return []
+
+    async def _inhibit(self, sender: str, who: str, why: str, seconds: int) -> Body:
+        if seconds == 0:
+            raise DBusError(INVALID_ARGS, "A hold lasts at least 1 second, got 0")
+        self._owners.check_room()
+        number = self._agent.inhibit(_line("who", who), _line("why", why), seconds, sender)
+        try:
+            await self._owners.keep(number, sender, seconds)
+        except UpdatedError:
+            self._owners.drop(number)
+            self._agent.release(number)
+            raise
+        return [number]
+
+    def _release(self, number: int) -> Body:
+        self._agent.release(number)
+        self._owners.drop(number)
+        return []
+
+    async def _reset_floor(self) -> Body:
+        await self._agent.reset_floor()
+        return []
 
     def operation(self, _operation: str) -> None:
         self._touch()
@@ -152,7 +233,9 @@ class AgentInterface:
         self._touch()
 
     def state(self, state: str, detail: str) -> None:
-        self._exported.emit("StateChanged", text(state), text(detail))
+        if (state, detail) != self._state:
+            self._state = state, detail
+            self._exported.emit("StateChanged", text(state), text(detail))
         self._touch()
 
     def _touch(self) -> None:
@@ -184,3 +267,11 @@ class AgentInterface:
     def _period_over(self) -> None:
         self._later = None
         self._tell_progress(values(self._agent.snapshot())["Progress"])
+
+
+def _line(name: str, words: str) -> str:
+    """Raises DBusError if too long."""
+    if len(words) > MAX_REASON:
+        got = f"expected at most {MAX_REASON} characters, got {len(words)}"
+        raise DBusError(INVALID_ARGS, f"“{name}” is too long: {got}")
+    return words

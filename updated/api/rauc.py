@@ -13,14 +13,16 @@ from dbus_fast import Variant
 from updated.api import variants
 from updated.api.port import Agent
 from updated.api.wire import Body, Handler, Interface, Objects, text
-from updated.core.model import InstallArgs, Offer, Transfer
+from updated.core.link import header
+from updated.core.model import Access, InstallArgs, Offer, Transfer
 from updated.errors import Refused, UpdatedError
 
 BUS_NAME = "de.pengutronix.rauc"
 PATH = "/"
 INTERFACE = "de.pengutronix.rauc.Installer"
 APPLICATION_ERROR = "org.gtk.GDBus.UnmappedGError.Quark._g_2dio_2derror_2dquark.Code30"
-MAX_ARGUMENT = 4096  # characters of a path, a slot name or an identifier; PATH_MAX
+MAX_ARGUMENT = 4096  # characters of a path, a URL, a slot name, a header or an identifier; PATH_MAX
+MAX_HEADERS = 32  # HTTP headers of one call; more than any server takes notice of
 
 XML = """\
   <interface name="de.pengutronix.rauc.Installer">
@@ -102,7 +104,7 @@ def check_args(args: Mapping[str, Variant], allowed: Mapping[str, str]) -> None:
 
 
 def install_args(args: Mapping[str, Variant]) -> InstallArgs:
-    """What InstallBundle may be asked.  How to reach a server is accepted, and of no use to a local path."""
+    """What InstallBundle may be asked beside `access`."""
     check_args(args, INSTALL_ARGS | ACCESS_ARGS)
     known = {key: value.value for key, value in args.items()}
     return InstallArgs(
@@ -110,6 +112,26 @@ def install_args(args: Mapping[str, Variant]) -> InstallArgs:
         ignore_version_limit=known.get("ignore-version-limit", False),
         transaction_id=checked(known.get("transaction-id", "")),
         require_manifest_hash=checked(known.get("require-manifest-hash", "")),
+    )
+
+
+def access(args: Mapping[str, Variant]) -> Access:
+    """How the server is to be reached.  Accepted for a local path, too, and of no use to it.
+
+    `args` are checked.  Raises UpdatedError for what is no HTTP header: RAUC's client library would send it.
+    """
+    known = {key: value.value for key, value in args.items()}
+    headers = known.get("http-headers", [])
+    if len(headers) > MAX_HEADERS:
+        raise UpdatedError(f"Too many HTTP headers: expected at most {MAX_HEADERS}, got {len(headers)}")
+    for line in headers:
+        header(checked(line))
+    return Access(
+        tls_cert=checked(known.get("tls-cert", "")),
+        tls_key=checked(known.get("tls-key", "")),
+        tls_ca=checked(known.get("tls-ca", "")),
+        tls_no_verify=known.get("tls-no-verify", False),
+        headers=tuple(headers),
     )
 
 
@@ -156,7 +178,8 @@ class RaucInterface:
         self._exported = objects.export(Interface(PATH, XML, handlers, getters, error))
 
     def _install(self, source: str, args: Mapping[str, Variant] | None = None) -> Body:
-        self._agent.submit(Offer("request", checked(source), install_args(args or {})))
+        args = args or {}
+        self._agent.submit(Offer("request", checked(source), install_args(args), access(args)))
         return []
 
     async def _info(self, bundle: str) -> Body:
@@ -165,7 +188,7 @@ class RaucInterface:
 
     async def _inspect(self, source: str, args: Mapping[str, Variant]) -> Body:
         check_args(args, ACCESS_ARGS)
-        return [variants.manifest(await self._agent.inspect(checked(source)))]
+        return [variants.manifest(await self._agent.inspect(checked(source), access(args)))]
 
     async def _mark(self, state: str, identifier: str) -> Body:
         names, message = await self._agent.mark(checked(state), checked(identifier))

@@ -1,4 +1,4 @@
-"""Connect to the bus, export both interfaces, own both names."""
+"""Connect to the bus, export the interfaces, own both names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dbus_fast.errors import DBusError
 from updated.api import agent as agent1
 from updated.api import rauc
 from updated.api.bus import BUS_ERRORS, CONNECT_TIMEOUT, DAEMON, connect, disconnect, ended
+from updated.api.poller import PollerInterface
 from updated.api.port import Agent
 from updated.api.wire import Objects
 from updated.core.model import Listener
@@ -25,7 +26,7 @@ class NameTakenError(DeviceError):
 
 
 class Server:
-    """Both interfaces on one connection.  Use `serve`."""
+    """All interfaces on one connection.  Use `serve`."""
 
     def __init__(self, bus: MessageBus, agent: Agent, on_lost: Callable[[str], None] | None) -> None:
         self._bus = bus
@@ -34,6 +35,7 @@ class Server:
         self._objects = Objects(bus)
         self._agent1 = agent1.AgentInterface(agent, self._objects)
         self._listeners: list[Listener] = [rauc.RaucInterface(agent, self._objects), self._agent1]
+        self._poller = PollerInterface(agent.poller, self._objects) if agent.poller else None
         for listener in self._listeners:
             agent.subscribe(listener)
         bus.add_message_handler(self._name_lost)
@@ -61,6 +63,8 @@ class Server:
         self._watch.cancel()
         await asyncio.gather(self._watch, return_exceptions=True)
         self._agent1.close()
+        if self._poller is not None:
+            self._poller.close()
         await self._objects.close()
         await disconnect(self._bus)
 

@@ -9,7 +9,9 @@ from dbus_fast import Variant
 from updated.api.port import Outcome, SlotReport, Snapshot, Transaction
 from updated.api.wire import text
 from updated.bundle.manifest import Image, Manifest
+from updated.core.gate import Hold
 from updated.core.model import SlotStatus
+from updated.core.polling import PollStatus
 
 Dict = dict[str, Variant]
 
@@ -189,4 +191,39 @@ def progress(snapshot: Snapshot) -> Dict:
         "bytes-total": u64(moving.total),
         "rate": Variant("d", moving.rate),
     }
+    if moving.bundle > 0:
+        known |= {"fetched": u64(moving.fetched), "bundle": u64(moving.bundle)}
     return known | ({"eta": Variant("d", moving.eta)} if moving.eta >= 0 else {})
+
+
+def hold(h: Hold | None) -> Dict:
+    """Empty if nothing is held; `delay` only where somebody knows when it ends."""
+    if h is None:
+        return {}
+    known = strings({"rule": h.rule, "text": h.text})
+    return known | ({"delay": Variant("d", h.delay)} if h.delay is not None else {})
+
+
+def poll_status(p: PollStatus) -> Dict:
+    """The property Status of RAUC's Poller (src/polling.c); `manifest` and `bundle` are wrapped once."""
+    known = {
+        "attempt-count": u64(p.attempts),
+        "recent-error-count": u64(p.recent_errors),
+        "last-attempt-time": u64(p.last_attempt),
+        "last-success-time": u64(p.last_success),
+        "update-available": Variant("b", p.update_available),
+    }
+    known |= strings(
+        {"last-error-message": p.last_error, "summary": p.summary, "attempted-hash": p.attempted_hash}
+    )
+    if p.manifest is not None:
+        known["manifest"] = Variant("a{sv}", manifest(p.manifest))
+        known["bundle"] = Variant("a{sv}", _polled_bundle(p))
+    return known
+
+
+def _polled_bundle(p: PollStatus) -> Dict:
+    numbers = {"size": p.size, "modified-time": p.modified}
+    return strings({"effective-url": p.effective_url, "etag": p.etag}) | {
+        key: u64(value) for key, value in numbers.items() if value > 0
+    }

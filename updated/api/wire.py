@@ -13,7 +13,7 @@ import asyncio
 import logging
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dbus_fast import DBusError, Message, MessageFlag, MessageType, Variant
@@ -78,7 +78,10 @@ STANDARD = """\
 
 Body = Sequence[object]
 Handler = Callable[..., "Body | Awaitable[Body]"]
-"""Takes the arguments of the call.  A plain function is answered before the next call is looked at."""
+"""Takes the arguments of the call.  A plain function is answered before the next call is looked at.
+
+Raises what `Interface.error` knows, or a DBusError as it is to be sent.
+"""
 
 
 def text(value: str) -> str:
@@ -96,6 +99,8 @@ class Interface:
     getters: Mapping[str, Callable[[], object]]
     error: Callable[[str, Exception], tuple[str, str] | None]
     """(method, what was raised) -> (error name, text); None: it is a bug."""
+    with_sender: Collection[str] = ()
+    """Methods whose handler takes the unique name of the caller before the arguments."""
 
     @property
     def name(self) -> str:
@@ -207,8 +212,9 @@ class Objects:
         if call.signature != expected:
             got = f"Type of message, “({call.signature})”, does not match expected type “({expected})”"
             raise DBusError(INVALID_ARGS, got)
+        sender = [call.sender or ""] if member in exported.interface.with_sender else []
         try:
-            result = exported.interface.handlers[member](*call.body)
+            result = exported.interface.handlers[member](*sender, *call.body)
         except Exception as error:  # noqa: BLE001  a bug of ours must not end the connection
             return self._failed(call, error)
         if isinstance(result, Awaitable):
@@ -265,6 +271,8 @@ class Objects:
                 del self._calls[sender]
 
     def _failed(self, call: Message, error: Exception) -> None:
+        if isinstance(error, DBusError):
+            return self._error(call, error.type, error.text)
         exported = self._exported.get((call.path or "", call.interface or ""))
         known = exported and exported.interface.error(call.member or "", error)
         if known:
