@@ -36,6 +36,7 @@ ROWS: dict[str, float] = {
     "updated.command": 2.5,
     "updated.devices": 2.5,
     "updated.finish": 2.5,
+    "updated.syscalls": 2.5,
     "updated.bundle": 2,
     "updated.core": 2,
     "updated.core.model": 1,
