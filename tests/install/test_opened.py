@@ -18,7 +18,7 @@ from blockbuster import blockbuster_ctx
 
 from updated.bundle.trust import Keyring, KeyringPolicy
 from updated.core.model import Slot
-from updated.errors import BundleError, DeviceError, NotSupportedError, Refused, SignatureError
+from updated.errors import BundleError, DeviceError, NotSupportedError, Refused, SignatureError, SourceError
 from updated.install.opened import OpenedBundle, open_bundle
 from updated.readers.file import FileReader, open_file
 from updated.slots.raw import RawSlot, open_slot
@@ -181,7 +181,7 @@ def test_a_plain_payload_that_changes_after_it_was_verified(
         flip(bundle, 200_000)
         image = next(image for image in found.manifest.images if image.filename == "rootfs.img")
         slot = open_slot(Slot("rootfs.1", "rootfs", 1, str(target)), image_size=image.size)
-        with pytest.raises(BundleError, match="bundle payload is corrupted"):
+        with pytest.raises(SourceError, match="bundle payload is corrupted"):
             await found.write_image(image, slot)
         slot.close()
 
@@ -198,7 +198,7 @@ def test_a_verity_payload_that_was_changed(make_bundle: MakeBundle, keyring: Key
 
     for offset in (0, tree - 4096, tree, payload_size(bundle) - 4096):
         flip(bundle, offset)
-        with pytest.raises(BundleError, match="bundle payload is corrupted"):
+        with pytest.raises(SourceError, match="bundle payload is corrupted"):
             opened(bundle, keyring, use)
         flip(bundle, offset)
 

@@ -20,7 +20,7 @@ from updated.bundle.plan import Range, run_on_bytes
 from updated.bundle.squashfs import FileLayout, open_image
 from updated.core.model import Reader, SlotWriter
 from updated.errors import BundleError, DeviceError, SourceError, UpdatedError
-from updated.install.pipeline import AHEAD, RUN, stream_image
+from updated.install.pipeline import AHEAD, RUN, stream_image, unpack
 from updated.install.readback import STRETCH
 
 GRANULE = 4096
@@ -61,6 +61,10 @@ class Bytes:
     fail_at: int | None = None
     given: int = 0
     name: str = "memory.raucb"
+    remote: bool = False
+    expected: list[tuple[int, int]] = field(default_factory=list)
+    wanted: list[tuple[int, int]] = field(default_factory=list)
+    forgotten: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -68,10 +72,21 @@ class Bytes:
 
     async def read(self, offset: int, length: int) -> bytes:
         await asyncio.sleep(0)
+        self.wanted.append((offset, length))
         if self.fail_at is not None and offset + length > self.fail_at:
             raise SourceError(f"Failed to read at {offset}: Input/output error")
         self.given += length
         return self.data[offset : offset + length]
+
+    @property
+    def fetched(self) -> int:
+        return self.given
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self.expected += ranges
+
+    def forget(self, offset: int, length: int) -> None:
+        self.forgotten.append((offset, length))
 
     async def close(self) -> None:
         pass
@@ -136,8 +151,12 @@ class Image:
     ) -> bytes:
         verifier = self.verifier
         reader = reader or Bytes(self.payload + verifier.proof)
-        stream = stream_image(self.layout, verifier, reader, slot or Slot(), workers=WORKERS, **options)  # type: ignore[arg-type]
-        return asyncio.run(stream)
+
+        async def main() -> bytes:
+            parts = unpack(self.layout, verifier, reader, workers=WORKERS)
+            return await stream_image(parts, slot or Slot(), **options)  # type: ignore[arg-type]
+
+        return asyncio.run(main())
 
 
 Squash = Callable[..., Image]
@@ -236,7 +255,11 @@ def test_checking_and_unpacking_run_in_the_workers_only(squash: Squash) -> None:
     image = squash(mixed(4 * MIB))
     verifier = image.verifier
     reader = Bytes(image.payload + verifier.proof)
-    asyncio.run(stream_image(image.layout, verifier, reader, Slot(), workers=WORKERS))
+
+    async def main() -> None:
+        await stream_image(unpack(image.layout, verifier, reader, workers=WORKERS), Slot())
+
+    asyncio.run(main())
     assert verifier.threads
     assert all(name.startswith("unpack") for name in verifier.threads)
 
@@ -250,7 +273,7 @@ def test_the_loop_is_never_blocked(squash: Squash) -> None:
     async def main() -> None:
         nonlocal longest
         stream = asyncio.create_task(
-            stream_image(image.layout, image.verifier, reader, slot, workers=WORKERS)
+            stream_image(unpack(image.layout, image.verifier, reader, workers=WORKERS), slot)
         )
         while not stream.done():
             start = time.monotonic()
@@ -284,8 +307,9 @@ def test_a_corrupted_block_ends_it_and_nothing_behind_it_is_written(squash: Squa
     bad = bytearray(image.payload + image.verifier.proof)
     bad[image.layout.start + 3 * MIB + GRANULE] ^= 1
     slot = Slot()
-    with pytest.raises(BundleError, match="bundle payload is corrupted"):
-        image.stream(Bytes(bytes(bad)), slot)
+    reader = Bytes(bytes(bad))
+    with pytest.raises(SourceError, match=r"bundle payload is corrupted: bytes \d+ to \d+ of memory.raucb"):
+        image.stream(reader, slot)
     assert slot.holds(image.content[: 3 * MIB])
     assert no_threads_left()
 
@@ -358,7 +382,7 @@ def test_cancelled_it_leaves_promptly_and_no_thread_is_in_the_writer(squash: Squ
 
     async def main() -> None:
         stream = asyncio.create_task(
-            stream_image(image.layout, image.verifier, reader, slot, workers=WORKERS)
+            stream_image(unpack(image.layout, image.verifier, reader, workers=WORKERS), slot)
         )
         await asyncio.to_thread(reached.wait)
         stream.cancel()
@@ -388,9 +412,8 @@ def test_cancelled_during_a_read_it_goes_at_once(squash: Squash) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await stream_image(
-                    image.layout, image.verifier, Hanging(image.payload), Slot(), workers=WORKERS
-                )
+                reader = Hanging(image.payload)
+                await stream_image(unpack(image.layout, image.verifier, reader, workers=WORKERS), Slot())
 
     asyncio.run(main())
     assert no_threads_left()
@@ -404,7 +427,7 @@ def test_many_faults_at_once_are_one_error(squash: Squash) -> None:
     slot = Slot(fail_at=0)
     with pytest.raises(UpdatedError) as caught:
         image.stream(Bytes(bytes(bad)), slot)
-    assert isinstance(caught.value, BundleError)
+    assert isinstance(caught.value, SourceError)
     assert slot.data == b""
 
 

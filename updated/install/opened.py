@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from updated.bundle import manifest_parse, tail, verity
+from updated.bundle import manifest_parse, tail
 from updated.bundle.chunks import ChunkDigests, ChunkDigestsBuilder
 from updated.bundle.manifest import Image, Manifest
 from updated.bundle.plan import run
 from updated.core.model import Reader, SlotWriter
 from updated.errors import BundleError, DeviceError, NotSupportedError, Refused
+from updated.install.fetch import load_tree
 from updated.install.payload import Payload
+from updated.install.readback import Begun
 from updated.install.threads import in_order, in_thread, threads
 
 if TYPE_CHECKING:  # heavy: paid when first used
@@ -29,7 +32,13 @@ if TYPE_CHECKING:  # heavy: paid when first used
     from updated.bundle.signature import SignedMessage
     from updated.bundle.squashfs import FileLayout
     from updated.bundle.trust import Keyring
+    from updated.install.checkpoint import Checkpoints
 
+log = logging.getLogger(__name__)
+
+PartsFrom = Callable[["FileLayout", int], AsyncGenerator[memoryview, None]]
+"""The bytes of an image from an offset (a border of its blocks) to its end, in parts of whole blocks, up to
+1 MiB each and valid until the next is asked for."""
 Proof = Callable[[], Awaitable[None]]
 OnStep = Callable[[str], AbstractContextManager[None]]
 
@@ -77,15 +86,15 @@ class OpenedBundle:
         Raises BundleError if it is not there or not as large as the manifest says, SourceError.
         """
         assert image.filename is not None
-        inode = await self.payload.find(image.filename)
-        if inode is None:
+        layout = await self.payload.find_layout(image.filename)
+        if layout is None:
             raise BundleError(f"Source image '{image.filename}' not found in bundle")
-        if inode.size != image.size:
+        if layout.size != image.size:
             raise BundleError(
-                f"Image '{image.filename}' has {inode.size} bytes in the bundle,"
+                f"Image '{image.filename}' has {layout.size} bytes in the bundle,"
                 f" but the manifest says {image.size}"
             )
-        return await self.payload.layout(inode)
+        return layout
 
     async def write_image(
         self,
@@ -94,19 +103,36 @@ class OpenedBundle:
         *,
         workers: int | None = None,
         on_bytes: Callable[[int], None] = lambda _: None,
+        checkpoints: Checkpoints | None = None,
+        parts_from: PartsFrom | None = None,
     ) -> None:
         """Write `image` to a slot, durably, read back, and with the SHA-256 that the manifest promises.
 
-        `on_bytes` is called with the bytes written so far, about once per MiB.  Raises BundleError,
-        SourceError or DeviceError.  Cancelled, it returns when no thread uses `writer` any more.
+        With `checkpoints` it goes on where an earlier attempt ended, and leaves them for the next one.
+        `parts_from` is where the bytes come from; by default all are read from the bundle.
+        `on_bytes` is called with the image's bytes that are checked or written so far, about once per MiB.
+        Raises BundleError, SourceError or DeviceError.
+        Cancelled, it returns when no thread uses `writer` any more.
         """
-        from updated.install.pipeline import image_digest, stream_image
+        from updated.install.pipeline import image_digest
 
         layout = await self.image_layout(image)
         verifier, reader = self.payload.verifier, self.payload.reader
-        found = await stream_image(layout, verifier, reader, writer, workers=workers, on_bytes=on_bytes)
+        stream = _Stream(self.payload, layout, writer, workers, on_bytes, parts_from)
+        if checkpoints is None or not self.proven:
+            found = await stream.write(Begun(), None)
+        else:
+            begun = await checkpoints.resume(writer, layout.block_size, on_bytes)
+            resumed = begun.position
+            found = await stream.write(begun, checkpoints)
+            if resumed and found.hex() != image.sha256:
+                log.warning("the slot does not hold what an earlier attempt wrote: beginning anew")
+                await checkpoints.restart()
+                found = await stream.write(Begun(), checkpoints)
         if found.hex() == image.sha256:
             return
+        if checkpoints is not None:
+            await checkpoints.clear()
         # Whose fault is it?  Read the image once more, and do not write it.
         bundled = await image_digest(layout, verifier, reader, workers=workers)
         if bundled.hex() != image.sha256:
@@ -126,6 +152,46 @@ class OpenedBundle:
         Raises BundleError if it is not there or has more than `limit` bytes, SourceError.
         """
         return await self.payload.read_file(name, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """An image on its way into a slot."""
+
+    payload: Payload
+    layout: FileLayout
+    writer: SlotWriter
+    workers: int | None
+    on_bytes: Callable[[int], None]
+    parts_from: PartsFrom | None
+
+    async def write(self, begun: Begun, checkpoints: Checkpoints | None) -> bytes:
+        """Write what follows `begun`; the SHA-256 of what the slot holds of the image then."""
+        from updated.install.pipeline import stream_image
+
+        reader = self.payload.reader
+        return await stream_image(
+            self._parts(begun.position),
+            self.writer,
+            begun=begun,
+            on_bytes=self.on_bytes,
+            on_durable=checkpoints.append if checkpoints else lambda _offset, _digest: None,
+            fetched=lambda: reader.fetched if reader.remote else 0,
+        )
+
+    def _parts(self, start: int) -> AsyncGenerator[memoryview, None]:
+        from updated.install.pipeline import run_size, runs, unpack
+
+        layout, reader = self.layout, self.payload.reader
+        if self.parts_from is not None and start < layout.size:
+            return self.parts_from(layout, start)
+        return unpack(
+            layout,
+            self.payload.verifier,
+            reader,
+            workers=self.workers,
+            runs=runs(layout, start, size=run_size(reader)),
+        )
 
 
 async def open_plain(found: Detached) -> OpenedBundle:
@@ -168,7 +234,7 @@ async def open_bundle(
     _check_format(manifest.format, formats)
     if manifest.format == "crypt":
         raise _not_yet("Bundle format 'crypt' cannot be read yet")
-    tree = await run(verity.load(tail.check_verity_geometry(manifest, end.payload_size)), reader.read)
+    tree = await load_tree(tail.check_verity_geometry(manifest, end.payload_size), reader)
     return OpenedBundle(manifest, chain, Payload(reader, tree))
 
 

@@ -9,6 +9,7 @@ from updated.bundle.plan import run
 from updated.bundle.verifier import Verifier
 from updated.core.model import Reader
 from updated.errors import BundleError
+from updated.install.fetch import read_verified
 
 if TYPE_CHECKING:
     from updated.bundle.squashfs import FileLayout, Inode, SquashFS
@@ -21,18 +22,14 @@ class Payload:
         self.reader = reader
         self.verifier = verifier
         self._squashfs: SquashFS | None = None
+        self._layouts: dict[str, FileLayout] = {}
 
     async def read(self, offset: int, length: int) -> bytes:
         """`length` verified bytes from `offset`: for metadata, as it all happens in the event loop.
 
         Raises BundleError or SourceError.
         """
-        start, size = aligned(self.verifier, offset, length)
-        data = await self.reader.read(start, size)
-        proof = self.verifier.digests(start, size)
-        digests = await self.reader.read(*proof) if proof else b""
-        self.verifier.check(start, data, digests)
-        return data[offset - start : offset - start + length]
+        return await read_verified(self.verifier, self.reader, offset, length)
 
     async def squashfs(self) -> SquashFS:
         """The SquashFS image, opened when first asked for: `info` does not need it.
@@ -62,6 +59,18 @@ class Payload:
         """Where the bytes of a file are, for `pipeline.unpack`.  Raises BundleError or SourceError."""
         return await run((await self.squashfs()).file(inode), self.read)
 
+    async def find_layout(self, name: str) -> FileLayout | None:
+        """The same for the file `name`, None if there is none; kept, as a server gives metadata slowly.
+
+        Raises BundleError or SourceError.
+        """
+        if name not in self._layouts:
+            inode = await self.find(name)
+            if inode is None:
+                return None
+            self._layouts[name] = await self.layout(inode)
+        return self._layouts[name]
+
     async def read_file(self, name: str, limit: int) -> bytes:
         """The content of a small file, a hook or an index.
 
@@ -80,15 +89,3 @@ class Payload:
             async for part in parts:
                 content += part
         return bytes(content)
-
-
-def aligned(verifier: Verifier, start: int, length: int) -> tuple[int, int]:
-    """(offset, length) of the granules around `length` bytes from `start`.  Raises BundleError if outside."""
-    end = start + length
-    if start < 0 or end > verifier.data_size:
-        raise BundleError(
-            f"Bundle payload has {verifier.data_size} bytes, but bytes {start} to {end} are needed"
-        )
-    offset = start - start % verifier.granule
-    rounded = -(-end // verifier.granule) * verifier.granule
-    return offset, min(rounded, verifier.data_size) - offset

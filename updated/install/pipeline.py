@@ -12,68 +12,73 @@ some 2 MiB each, so the memory does not depend on the size of the image.
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from updated.bundle.decompress import Buffer, Decompressor, decompressor
-from updated.bundle.squashfs import FileLayout, Fragment
+from updated.bundle.squashfs import FileLayout
 from updated.bundle.verifier import Verifier
 from updated.core.model import Reader, SlotWriter
-from updated.install.payload import aligned
-from updated.install.readback import ReadBack
+from updated.install.fetch import Fetcher, Group, Job, in_groups, insist, is_good
+from updated.install.readback import Begun, ReadBack
+from updated.install.runs import RUN, BlockRuns, Run, run_size, runs
 from updated.install.threads import in_order, in_thread, threads
 
-RUN = 1 << 20  # bytes of the file in one run: the largest block, and large enough to pay for changing threads
+__all__ = [
+    "RUN",
+    "BlockRuns",
+    "Run",
+    "image_digest",
+    "new_buffer",
+    "run_size",
+    "runs",
+    "stream_image",
+    "unpack",
+]
+
 AHEAD = 2  # runs that are read or wait for their turn while every worker has one
 MAX_WORKERS = 4  # more would outrun any flash, and cost memory
+REMOTE_LOAD = 2 << 20  # stored bytes under way from a network: they are lost when it breaks
 
 
-def _buffer() -> memoryview:
+def new_buffer() -> memoryview:
     """RUN bytes of zeros at a page's border, so that a slot can be written with O_DIRECT."""
     return memoryview(mmap.mmap(-1, RUN, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
-ZEROS = _buffer().toreadonly()
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Consecutive blocks of a file, or its tail: unpacked by one call of a worker."""
-
-    start: int  # payload offset of the stored bytes
-    stored: int  # how many they are; 0: all blocks are zeros
-    size: int  # bytes of the file
-    blocks: range  # indexes of the blocks
-    tail: Fragment | None = None
+ZEROS = new_buffer().toreadonly()
 
 
 async def stream_image(
-    layout: FileLayout,
-    verifier: Verifier,
-    reader: Reader,
+    parts: AsyncGenerator[memoryview, None],
     writer: SlotWriter,
     *,
-    workers: int | None = None,
+    begun: Begun | None = None,
     on_bytes: Callable[[int], None] = lambda _: None,
+    on_durable: Callable[[int, bytes], None] = lambda _offset, _digest: None,
+    fetched: Callable[[], int] = lambda: 0,
 ) -> bytes:
-    """Write the file of `layout` to `writer`, make it durable, read it back.
+    """Write `parts` to `writer`, one behind the other, make them durable, read them back; closes `parts`.
 
-    Returns the SHA-256 (32 bytes) of what the slot holds now.
+    `begun` is what the slot holds already, and used up: the first part belongs behind it.
+    Returns the SHA-256 (32 bytes) of all that the slot holds of the image now.
 
-    `on_bytes` is called in the event loop with the bytes written so far, about once per MiB.  `workers` is
-    the number of unpacking threads.  Raises BundleError (the writer holds a prefix of the image then),
-    SourceError or DeviceError.
+    `on_bytes` is called in the event loop with the image's bytes written so far, after each part.
+    `on_durable` is called in a thread with what the medium holds for sure, and its SHA-256; `fetched` says
+    how much was taken from a network so far: the more, the sooner (`readback.FETCHED`).
+    Raises what `parts` raises (the writer holds a prefix of the image then) or DeviceError.
     Cancelled, it returns when no thread of it uses the writer any more.
     """
-    written = 0
+    begun = begun or Begun()
+    written = begun.position
     with threads(2, "slot") as pool:  # write, read back
         async with (
-            ReadBack(writer, pool) as proof,
-            aclosing(unpack(layout, verifier, reader, workers=workers)) as parts,
+            ReadBack(writer, pool, begun, on_durable=on_durable, fetched=fetched) as proof,
+            aclosing(parts),
         ):
             async for part in parts:
                 await in_thread(pool, writer.write, written, part)
@@ -96,51 +101,66 @@ async def image_digest(
 
 
 async def unpack(
-    layout: FileLayout, verifier: Verifier, reader: Reader, *, workers: int | None = None
+    layout: FileLayout,
+    verifier: Verifier,
+    reader: Reader,
+    *,
+    workers: int | None = None,
+    runs: Iterable[Run] | None = None,
 ) -> AsyncGenerator[memoryview, None]:
-    """The verified bytes of a file in order, up to 1 MiB at a time, valid until the next are asked for.
+    """The verified bytes of `runs` of a file, one view for each, in order, valid until the next is asked for.
 
+    `runs` are all of the file by default; they are asked for up to 64 MiB ahead.  What is not good is read
+    again before it counts as bad.  `workers` is the number of unpacking threads.
     Raises BundleError or SourceError.  Close it (`contextlib.aclosing`) if it is not read to its end.
     """
     workers = workers or default_workers()
+    wanted = _whole(layout, reader) if runs is None else runs
     unpacker = _Unpacker(layout)
+    fetcher = Fetcher(verifier, reader)
+
+    def check_and_unpack(job: Job, pieces: list[bytes], digests: bytes) -> memoryview | None:
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not is_good(verifier, job.offset, data, digests):
+            return None
+        return unpacker.unpack(job.run, memoryview(data)[job.run.start - job.offset :][: job.run.stored])
+
     with threads(workers, "unpack") as pool:
 
-        def check_and_unpack(run: Run, offset: int, data: bytes, digests: bytes) -> memoryview:
-            verifier.check(offset, data, digests)
-            return unpacker.unpack(run, memoryview(data)[run.start - offset :][: run.stored])
+        async def work(item: tuple[Group, Job]) -> memoryview:
+            group, job = item
+            if not job.run.stored:
+                return ZEROS[: job.run.size]
 
-        async def work(run: Run) -> memoryview:
-            if not run.stored:
-                return ZEROS[: run.size]
-            offset, length = aligned(verifier, run.start, run.stored)
-            data = await reader.read(offset, length)
-            proof = verifier.digests(offset, length)
-            digests = await reader.read(*proof) if proof else b""
-            return await in_thread(pool, check_and_unpack, run, offset, data, digests)
+            async def attempt(again: bool) -> memoryview | None:
+                fetched = await (fetcher.fetch_again(job) if again else fetcher.fetch(group, job))
+                return await in_thread(pool, check_and_unpack, job, *fetched)
 
-        async with aclosing(in_order(runs(layout), work, workers + AHEAD)) as parts:
-            async for part in parts:
-                yield part
-                unpacker.give_back(part)
+            return await insist(attempt, reader.name, job.offset, job.length)
+
+        load = REMOTE_LOAD if reader.remote else math.inf
+        try:
+            async with aclosing(
+                in_order(in_groups(verifier, wanted), work, workers + AHEAD, weigh=_weight, load=load)
+            ) as parts:
+                async for part in parts:
+                    yield part
+                    unpacker.give_back(part)
+        finally:
+            reader.expect(())
+
+
+def _whole(layout: FileLayout, reader: Reader) -> Iterator[Run]:
+    return runs(layout, size=run_size(reader))
+
+
+def _weight(item: tuple[Group, Job]) -> int:
+    return item[1].length
 
 
 def default_workers() -> int:
     """Unpacking threads: one per processor we may use."""
     return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-
-
-def runs(layout: FileLayout) -> Iterator[Run]:
-    """Cut a file into runs of about 1 MiB; a tail in a fragment is one of its own."""
-    many = max(1, RUN // layout.block_size)
-    start = layout.start
-    for first in range(0, layout.blocks, many):
-        blocks = range(first, min(first + many, layout.blocks))
-        stored = sum(map(layout.stored, blocks))
-        yield Run(start, stored, sum(map(layout.output, blocks)), blocks)
-        start += stored
-    if tail := layout.tail:
-        yield Run(tail.start, tail.stored, tail.length, range(0), tail)
 
 
 class _Unpacker:
@@ -153,7 +173,7 @@ class _Unpacker:
 
     def unpack(self, run: Run, stored: memoryview) -> memoryview:
         """The bytes of `run` out of its stored ones.  Raises BundleError.  Called in the workers."""
-        out = (self._free.pop() if self._free else _buffer())[: run.size]
+        out = (self._free.pop() if self._free else new_buffer())[: run.size]
         done = 0
         for block in self._blocks(run, stored):
             out[done : done + len(block)] = block

@@ -3,6 +3,8 @@
 Flash that is worn out or a loose contact may take a write and return other bytes.  So everything is read back
 past the page cache and hashed again.  That happens one stretch behind the writes: the medium is busy all the
 time, and the last sync, which everybody waits for, is short.
+
+The end of each stretch is a place where an interrupted install can go on.
 """
 
 from __future__ import annotations
@@ -10,15 +12,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from updated.core.model import SlotWriter
 from updated.finish import settled
 from updated.install.threads import in_thread
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 STRETCH = 32 << 20  # bytes between two syncs: seconds of a slow SD card, and few flushes for a fast disk
+FETCHED = 7 << 17  # bytes from a network that end a stretch, too; with the last part 1 MiB as a rule
 PIECE = 1 << 20  # bytes read back at once
+
+
+@dataclass(slots=True)
+class Begun:
+    """The first bytes of an image: the slot holds them for sure."""
+
+    position: int = 0  # how many
+    digest: _Hash = field(default_factory=hashlib.sha256)  # was fed with them, and is fed with what follows
 
 
 class ReadBack:
@@ -27,11 +44,23 @@ class ReadBack:
     Needs one thread of `pool` while the writer uses another.
     """
 
-    def __init__(self, writer: SlotWriter, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        writer: SlotWriter,
+        pool: ThreadPoolExecutor,
+        begun: Begun,
+        *,
+        on_durable: Callable[[int, bytes], None],
+        fetched: Callable[[], int],
+    ) -> None:
+        """`on_durable` and `fetched` are those of `stream_image`."""
         self._writer = writer
         self._pool = pool
-        self._digest = hashlib.sha256()
-        self._begun = 0  # bytes whose way back has begun
+        self._digest = begun.digest
+        self._begun = begun.position  # bytes whose way back has begun
+        self._on_durable = on_durable
+        self._fetched = fetched
+        self._mark = fetched()  # when it began
         self._stop = threading.Event()
         self._behind: asyncio.Task[None] | None = None
 
@@ -48,10 +77,11 @@ class ReadBack:
 
     async def up_to(self, written: int) -> None:
         """`written` bytes from the start of the image have reached the writer.  Raises DeviceError."""
-        if written - self._begun < STRETCH:
+        fetched = self._fetched()
+        if written - self._begun < STRETCH and fetched - self._mark < FETCHED:
             return
         await self._join()
-        start, self._begun = self._begun, written
+        start, self._begun, self._mark = self._begun, written, fetched
         self._behind = asyncio.create_task(in_thread(self._pool, self._stretch, start, written))
 
     async def finish(self, written: int) -> bytes:
@@ -60,7 +90,8 @@ class ReadBack:
         Raises DeviceError.
         """
         await self._join()
-        await in_thread(self._pool, self._stretch, self._begun, written)
+        if written > self._begun:
+            await in_thread(self._pool, self._stretch, self._begun, written)
         return self._digest.digest()
 
     async def _join(self) -> None:
@@ -79,3 +110,4 @@ class ReadBack:
             if self._stop.is_set():
                 return
             self._digest.update(self._writer.read_back(offset, min(PIECE, end - offset)))
+        self._on_durable(end, self._digest.digest())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,29 +45,38 @@ async def in_thread(
 
 
 async def in_order(
-    items: Iterable[S], work: Callable[[S], Awaitable[T]], ahead: int
+    items: Iterable[S],
+    work: Callable[[S], Awaitable[T]],
+    ahead: int,
+    *,
+    weigh: Callable[[S], int] = lambda _: 0,
+    load: float = math.inf,
 ) -> AsyncGenerator[T, None]:
     """`work` over `items`, at most `ahead` of them at a time, results in the order of the items.
 
+    Items that `weigh` something are at most as heavy as `load` together; one may always go alone.
     The first error in that order ends it; whatever else runs is cancelled and waited for.
     Close it (`contextlib.aclosing`) if it is not read to its end.
     """
-    window: deque[asyncio.Task[T]] = deque()
+    window: deque[tuple[asyncio.Task[T], int]] = deque()
+    weights = 0
 
     async def start(item: S) -> T:
         return await work(item)
 
     try:
         for item in items:
-            window.append(asyncio.create_task(start(item)))
-            if len(window) >= ahead:
-                yield await window[0]
-                window.popleft()
+            weight = weigh(item)
+            while window and (len(window) >= ahead or weights + weight > load):
+                yield await window[0][0]
+                weights -= window.popleft()[1]
+            window.append((asyncio.create_task(start(item)), weight))
+            weights += weight
         while window:
-            yield await window[0]
+            yield await window[0][0]
             window.popleft()
     finally:
-        for task in window:
+        for task, _ in window:
             task.cancel()
-        for task in window:
+        for task, _ in window:
             await settled(task)
