@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # What a device or a build host needs, then what only the tests need.
 DEMO_PACKAGES := squashfs-tools e2fsprogs dbus
 TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dosfstools mtools openssl mount \
-	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev
+	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev udev iproute2 nginx-light
 E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap
 
 .PHONY: help demo test lint e2e bench install clean

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -33,9 +34,9 @@ MASKED = (
 )
 
 
-def make_tree(target: Path) -> None:
-    """A bootable tree with `updated` installed as docs/install.md says."""
-    subprocess.run(["cp", "-a", "--reflink=auto", str(_base()), str(target)], check=True)
+def make_tree(target: Path, debian: Sequence[str] = PACKAGES) -> None:
+    """A bootable tree of Debian packages with `updated` installed as docs/install.md says."""
+    subprocess.run(["cp", "-a", "--reflink=auto", str(_base(debian)), str(target)], check=True)
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if not (target / "usr/bin" / python).exists():
         raise RuntimeError(f"no {python} in the system under test: make .venv with PYTHON=/usr/bin/python3")
@@ -49,24 +50,29 @@ def make_tree(target: Path) -> None:
     )
 
 
-def _base() -> Path:
+def cache() -> Path:
+    """What is fetched once on a machine."""
+    return Path(os.environ.get("UPDATED_TEST_CACHE") or Path.home() / ".cache/updated-tests")
+
+
+def _base(debian: Sequence[str]) -> Path:
     suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    recipe = hashlib.sha256(repr((suite, PACKAGES, LEFT_OUT, MASKED)).encode()).hexdigest()[:12]
-    folder = Path(os.environ.get("UPDATED_TEST_CACHE") or Path.home() / ".cache/updated-tests")
+    recipe = hashlib.sha256(repr((suite, tuple(debian), LEFT_OUT, MASKED)).encode()).hexdigest()[:12]
+    folder = cache()
     base = folder / f"{suite}-{recipe}"
     if not base.exists():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / f".{base.name}-{os.getpid()}"
         try:
-            _build(suite, unfinished)
+            _build(suite, debian, unfinished)
             unfinished.rename(base)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return base
 
 
-def _build(suite: str, target: Path) -> None:
-    command = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(PACKAGES)}"]
+def _build(suite: str, debian: Sequence[str], target: Path) -> None:
+    command = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(debian)}"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
     command += ['--aptopt=Acquire::Languages "none"', "--format=directory", suite, str(target)]
     subprocess.run(command, check=True)

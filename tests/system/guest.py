@@ -1,0 +1,257 @@
+"""A virtual machine: a real kernel with a real udev, USB sticks to plug and to pull, power to cut.
+
+QEMU without hardware acceleration, so it works anywhere; it boots in some 20 seconds.  Commands run in it
+through QEMU's guest agent, hardware is moved through QEMU's monitor (QMP).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.system.guest_image import GuestImage
+
+BOOT_TIMEOUT = 180.0  # seconds; 20 on an idle machine
+COMMAND_TIMEOUT = 60.0  # seconds
+
+
+class GuestError(Exception):
+    """The guest or QEMU did not do what was asked."""
+
+
+class Qmp:
+    """A QMP connection: commands with their answers, and the events since the start."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._file = self._socket.makefile("rb")
+        self._answers: list[dict[str, Any]] = []
+        self._condition = threading.Condition()
+        self._closed = False
+        self.events: list[dict[str, Any]] = []
+        self._file.readline()  # greeting
+        threading.Thread(target=self._read, daemon=True).start()
+        self.command("qmp_capabilities")
+
+    def command(self, name: str, /, timeout: float = 30, **arguments: Any) -> Any:
+        """Send one command (underscores in argument names become dashes); returns its result."""
+        request = {"execute": name, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        with self._condition:
+            self._condition.wait_for(lambda: self._answers or self._closed, timeout)
+            if not self._answers:
+                raise GuestError(f"no answer to {name}")
+            answer = self._answers.pop(0)
+        if "error" in answer:
+            raise GuestError(f"{name}: {answer['error']}")
+        return answer["return"]
+
+    def wait_event(
+        self, name: str, matches: Callable[[dict[str, Any]], bool], *, since: int = 0, timeout: float = 60
+    ) -> None:
+        """Wait for an event after the first `since` ones."""
+
+        def found() -> bool:
+            return any(e["event"] == name and matches(e.get("data", {})) for e in self.events[since:])
+
+        with self._condition:
+            if not self._condition.wait_for(lambda: found() or self._closed, timeout) or self._closed:
+                raise GuestError(f"no event {name} within {timeout} s")
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _read(self) -> None:
+        try:
+            for line in self._file:
+                message = json.loads(line)
+                with self._condition:
+                    (self.events if "event" in message else self._answers).append(message)
+                    self._condition.notify_all()
+        except (OSError, ValueError):
+            pass  # QEMU is gone
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+
+class Agent:
+    """The guest agent: runs commands in the guest."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._file = self._socket.makefile("rb")
+
+    def sync(self, timeout: float) -> None:
+        """Wait until it answers, and drop what is left of earlier conversations."""
+        number = time.monotonic_ns() & 0x7FFFFFFF
+        request = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
+        self._socket.settimeout(timeout)
+        self._socket.sendall(b"\xff" + json.dumps(request).encode() + b"\n")
+        while True:
+            answer = json.loads(self._file.readline().rpartition(b"\xff")[2] or b"{}")
+            if answer.get("return") == number:
+                return
+
+    def command(self, name: str, /, **arguments: Any) -> Any:
+        request = {"execute": name, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}
+        self._socket.settimeout(COMMAND_TIMEOUT)
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        answer = json.loads(self._file.readline() or b'{"error": "the guest is gone"}')
+        if "error" in answer:
+            raise GuestError(f"{name}: {answer['error']}")
+        return answer["return"]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Guest:
+    """One virtual device.  Use it as a context manager; power is cut at the end."""
+
+    def __init__(
+        self,
+        image: GuestImage,
+        folder: Path,
+        *,
+        disks: Sequence[Path] = (),
+        append: str = "",
+        memory: int = 768,
+    ) -> None:
+        """`disks`: raw images that become /dev/vdb and so on, and are written to; `memory` in MiB.
+
+        The root disk is a copy-on-write layer in `folder`, so that it keeps what the guest has flushed.
+        """
+        self.folder = folder
+        self._image, self._disks, self._append, self._memory = image, disks, append, memory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sockets = Path()
+        self._sticks: dict[str, Path] = {}
+
+    def __enter__(self) -> Guest:
+        layer = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(self._image.disk), "-F", "raw"]
+        subprocess.run([*layer, str(self.folder / "root.qcow2")], check=True)
+        try:
+            self.power_on()
+        except BaseException:
+            self.power_cut()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.power_cut()
+
+    def power_on(self) -> None:
+        """Start, and wait until commands can be run."""
+        self._sockets = Path(tempfile.mkdtemp(prefix="guest-"))  # a socket's path has at most 108 bytes
+        with (self.folder / "qemu.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self._wait((self._sockets / "qmp").exists, 10)
+        self.qmp = Qmp(self._sockets / "qmp")
+        for name, medium in self._sticks.items():
+            self._plug(name, medium)
+        self.qmp.wait_event("VSERPORT_CHANGE", lambda data: bool(data.get("open")), timeout=BOOT_TIMEOUT)
+        self._agent = Agent(self._sockets / "agent")
+        self._agent.sync(BOOT_TIMEOUT)
+
+    def power_cut(self) -> None:
+        """Page cache, and disk writes that the guest did not flush, are gone."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(30)
+        self._process = None
+        for connection in ("qmp", "_agent"):
+            if hasattr(self, connection):
+                getattr(self, connection).close()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def run(self, command: str, *, check: bool = True, timeout: float = COMMAND_TIMEOUT) -> str:
+        """Run a shell command in the guest as root; returns what it prints, errors included."""
+        started = self._agent.command(
+            "guest-exec", path="/bin/sh", arg=["-c", f"exec 2>&1; {command}"], capture_output=True
+        )
+        deadline, pause = time.monotonic() + timeout, 0.02
+        while not (status := self._agent.command("guest-exec-status", pid=started["pid"]))["exited"]:
+            if time.monotonic() > deadline:
+                raise GuestError(f"{command!r} still runs after {timeout} s")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.3)
+        output = base64.b64decode(status.get("out-data", "")).decode(errors="replace")
+        if check and status.get("exitcode", 1):
+            raise GuestError(f"{command!r} ended with {status.get('exitcode')}:\n{output}")
+        return output
+
+    def wait_for(self, command: str, timeout: float = 60) -> None:
+        """Wait until a shell command succeeds in the guest."""
+        script = f"until {{ {command}\n}} >/dev/null 2>&1; do sleep 0.2; done"
+        self.run(f"timeout {timeout:g} sh -c {shlex.quote(script)}", timeout=timeout + 30)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a small file in the guest; its folder is made."""
+        self.run(f"mkdir -p $(dirname {shlex.quote(path)})")
+        handle = self._agent.command("guest-file-open", path=path, mode="w")
+        self._agent.command("guest-file-write", handle=handle, buf_b64=base64.b64encode(data).decode())
+        self._agent.command("guest-file-close", handle=handle)
+
+    def plug(self, medium: Path, name: str = "stick") -> None:
+        """Plug in a USB stick with this raw image as its medium."""
+        self._plug(name, medium)
+        self._sticks[name] = medium
+
+    def pull(self, name: str = "stick") -> None:
+        """Pull the stick, whether or not the guest still uses it."""
+        since = len(self.qmp.events)
+        self.qmp.command("device_del", id=f"usb-{name}")
+        self.qmp.wait_event("DEVICE_DELETED", lambda data: data.get("device") == f"usb-{name}", since=since)
+        self.qmp.command("blockdev-del", node_name=name)
+        del self._sticks[name]
+
+    def _plug(self, name: str, medium: Path) -> None:
+        file = {"driver": "file", "filename": str(medium)}
+        self.qmp.command("blockdev-add", driver="raw", node_name=name, read_only=True, file=file)
+        device = {"driver": "usb-storage", "bus": "xhci.0", "drive": name, "serial": name, "removable": True}
+        self.qmp.command("device_add", id=f"usb-{name}", **device)
+
+    def _command_line(self) -> list[str]:
+        append = f"console=ttyS0 quiet panic=1 {self._append}"
+        line = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem"]
+        line += ["-smp", "2", "-m", str(self._memory), "-nodefaults", "-no-user-config", "-display", "none"]
+        line += ["-kernel", str(self._image.kernel), "-initrd", str(self._image.initramfs), "-append", append]
+        line += ["-serial", f"file:{self.folder}/console.log", "-device", "virtio-serial-pci"]
+        line += ["-qmp", f"unix:{self._sockets}/qmp,server=on,wait=off"]
+        line += ["-chardev", f"socket,id=agent,path={self._sockets}/agent,server=on,wait=off"]
+        line += ["-device", "virtserialport,id=agent,chardev=agent,name=org.qemu.guest_agent.0"]
+        line += ["-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci"]
+        formats: Mapping[Path, str] = {
+            self.folder / "root.qcow2": "qcow2",
+            **dict.fromkeys(self._disks, "raw"),
+        }
+        for number, (path, kind) in enumerate(formats.items()):
+            line += ["-drive", f"if=none,id=disk{number},file={path},format={kind}"]
+            line += ["-device", f"virtio-blk-pci,drive=disk{number}"]
+        return line
+
+    def _wait(self, true: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not true():
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = (self.folder / "qemu.log").read_text(errors="replace")
+                raise GuestError(f"QEMU did not start: {log[-2000:]}")
+            time.sleep(0.02)
