@@ -11,13 +11,12 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
-from updated.bundle import manifest_check, manifest_parse
+from updated.authoring.block_index import write_index
+from updated.bundle import block_index, manifest_check, manifest_parse
 from updated.bundle.manifest import Image, Manifest
 from updated.errors import BundleError, NotSupportedError
 
 MANIFEST = "manifest.raucm"
-BLOCK = 4096  # bytes; of a block hash index
-MAX_INDEX_BLOCKS = 0x7FFFFFF  # RAUC's limit: just under 512 GiB
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, bytes]:
@@ -111,28 +110,11 @@ def _complete_image(image: Image, folder: Path, work: Path) -> Image:
             f"does not exist in bundle content dir ({folder})"
         )
     for method in image.adaptive:
-        if method == "block-hash-index":
-            _write_index(path)
+        if method == block_index.METHOD:
+            write_index(path)
         elif method != "adaptive-test-method":
             raise BundleError(f"Unsupported adaptive method: {method}")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return replace(image, sha256=digest, size=size)
-
-
-def _write_index(image: Path) -> None:
-    """SHA-256 of each 4096 bytes, one after the other (RAUC src/hash_index.c)."""
-    prefix = f"Failed to generate hash index for {image.name}: "
-    size = image.stat().st_size
-    if size == 0:
-        raise BundleError(prefix + "image/partition is empty")
-    if size % BLOCK:
-        raise BundleError(f"{prefix}image/partition size ({size}) is not a multiple of {BLOCK} bytes")
-    if size // BLOCK > MAX_INDEX_BLOCKS:
-        raise BundleError(f"{prefix}image/partition size ({size}) is too large")
-    index = image.with_name(image.name + ".block-hash-index")
-    index.unlink(missing_ok=True)  # it may be a link into the maker's folder
-    with image.open("rb") as source, index.open("wb") as target:
-        while block := source.read(BLOCK):
-            target.write(hashlib.sha256(block).digest())
