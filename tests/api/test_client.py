@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from dbus_fast import Message
 
 from tests.api.conftest import Daemon
 from tests.api.peer import DEADLINE, RAUC, RealRauc, serving
-from tests.fakes.agent import BROKEN_WRITE, GOOD, FakeAgent
+from tests.fakes.agent import BROKEN_WRITE, GOOD, FakeAgent, FakePoller
 from updated.api.client import Client
 from updated.api.server import serve
 from updated.api.watch import Step
-from updated.core.model import InstallArgs
+from updated.core.gate import Hold
+from updated.core.model import Access, InstallArgs
 from updated.errors import DeviceError, UpdatedError
 
 GOOD_STEPS = [Step(*event) for event in GOOD.events if isinstance(event, tuple)]
@@ -66,6 +68,87 @@ def test_install_yields_every_step(bus: str) -> None:
         assert await steps(client, args=args) == GOOD_STEPS
         assert agent.offers[0].args == args
         assert await steps(client) == GOOD_STEPS
+
+    with_ours(bus, FakeAgent, check)
+
+
+def test_how_to_reach_a_server_is_sent_only_if_it_is_said(bus: str) -> None:
+    async def check(client: Client, agent: FakeAgent) -> None:
+        access = Access("/c", "/k", "/r", tls_no_verify=True, headers=("X: y",))
+        assert [step async for step in client.install("https://h/x", access=access)] == GOOD_STEPS
+        assert agent.offers[0].access == access
+        await steps(client)
+        assert agent.offers[1].access == Access()
+
+    with_ours(bus, FakeAgent, check)
+
+
+def test_pause_consent_floor_and_why(bus: str) -> None:
+    async def check(client: Client, agent: FakeAgent) -> None:
+        agent.asking = "install"
+        agent.reasons = ["one", "two"]
+        agent.now = replace(agent.now, floor="3", paused=True, hold=Hold("window", "later", 60.0))
+        status = await client.status()
+        assert (status.floor, status.paused) == ("3", True)
+        assert status.hold == {"rule": "window", "text": "later", "delay": 60.0}
+        await client.resume()
+        assert str(await error_of(client.pause())) == "No install is running"
+        await client.consent("install", True)
+        await client.reset_floor()
+        assert (agent.now.paused, agent.now.floor, agent.answers) == (False, "", [("install", True)])
+        assert await client.why() == ["one", "two"]
+
+    with_ours(bus, FakeAgent, check)
+
+
+def test_a_hold_ends_with_its_block(bus: str) -> None:
+    async def check(client: Client, agent: FakeAgent) -> None:
+        async with client.holding("who", "why", 5) as gone:
+            ((who, why, seconds, _owner),) = agent.holds.values()
+            assert (who, why, seconds) == ("who", "why", 5)
+            assert not gone.is_set()
+        assert agent.holds == {}
+        async with client.holding("who", "why", 5):
+            agent.holds.clear()  # its time is over
+
+    with_ours(bus, FakeAgent, check)
+
+
+def test_a_hold_ends_with_the_service(bus: str) -> None:
+    async def scenario() -> None:
+        server = await serve(FakeAgent(), address=bus)
+        async with Client(bus) as client, client.holding("who", "why", 5) as gone:
+            await server.close()
+            await asyncio.wait_for(gone.wait(), DEADLINE)
+
+    asyncio.run(scenario())
+
+
+def test_a_hold_ends_with_the_bus(daemon: Daemon) -> None:
+    async def scenario() -> None:
+        server = await serve(FakeAgent(), address=daemon.address)
+        async with Client(daemon.address) as client, client.holding("who", "why", 5) as gone:
+            daemon.kill()
+            await asyncio.wait_for(gone.wait(), DEADLINE)
+        await server.close()
+
+    asyncio.run(scenario())
+
+
+def test_polling(bus: str) -> None:
+    async def check(client: Client, agent: FakeAgent) -> None:
+        await client.poll()
+        polled = await client.polled()
+        assert polled.next_poll == 30_000_000
+        assert polled.status["update-available"] is False
+
+    with_ours(bus, lambda: FakeAgent(poller=FakePoller()), check)
+
+
+def test_nothing_is_polled(bus: str) -> None:
+    async def check(client: Client, _agent: FakeAgent) -> None:
+        error = await error_of(client.polled())
+        assert (str(error), "updated.toml" in error.hint) == ("Nothing is polled", True)
 
     with_ours(bus, FakeAgent, check)
 

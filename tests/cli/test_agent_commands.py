@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.agent import GOOD, HOLD, FakeAgent, Script
+from tests.fakes.agent import GOOD, HOLD, MANIFEST, FakeAgent, FakePoller, Script
 from updated.api.port import Outcome
 from updated.api.server import serve
-from updated.core.model import Transfer
+from updated.core.gate import Hold
+from updated.core.model import Access, Transfer
+from updated.core.polling import PollStatus
 
 Env = Mapping[str, str]
 OUTCOME = Outcome(
@@ -173,6 +175,132 @@ def test_arguments_of_install_reach_the_service(bus: Env, agent: FakeAgent, bund
     with_agent(bus, agent, test)
 
 
+def test_how_to_reach_a_server_reaches_the_service(bus: Env, agent: FakeAgent, tmp_path: Path) -> None:
+    url = "HTTPS://example.org/x.raucb?token=1"
+
+    async def test() -> None:
+        words = ("--tls-cert=c.pem", "--tls-key=/k.pem", "--tls-ca=pkcs11:token=x", "--tls-no-verify")
+        headers = ("-H", "X-A: 1", "--http-header=X-B: 2")
+        got = await cli(bus, "install", *words, *headers, url)
+        assert (got.code, got.err) == (0, "")
+        assert got.out.endswith(f"Installing `{url}` succeeded\n")
+        (offer,) = agent.offers
+        assert offer.location == url
+        assert offer.access == Access(
+            f"{Path.cwd()}/c.pem",
+            "/k.pem",
+            "pkcs11:token=x",
+            tls_no_verify=True,
+            headers=("X-A: 1", "X-B: 2"),
+        )
+        bad = await cli(bus, "install", "-H", "none", url)
+        assert (bad.code, bad.err.splitlines()[0]) == (
+            1,
+            "Invalid HTTP header 'none': expected one line 'NAME: VALUE'",
+        )
+
+    with_agent(bus, agent, test)
+
+
+def test_pause_and_resume(bus: Env, holding: FakeAgent, bundle: str) -> None:
+    async def test() -> None:
+        install = await start(bus, "install", bundle)
+        await until(lambda: holds(holding))
+        assert (await cli(bus, "pause")).out == "The install rests; `updated resume` lets it go on.\n"
+        got = await cli({**bus, "NO_COLOR": "1"}, "status")
+        assert "5 s left, paused (`updated resume` lets it go on)\n" in got.out
+        assert (await cli(bus, "resume")).out == "The install goes on.\n"
+        assert "paused" not in (await cli(bus, "status")).out
+        refused = await cli(bus, "resume")
+        assert (refused.code, refused.out, refused.err) == (1, "", "Nothing is paused\n")
+        holding.gate.set()
+        assert (await end(install)).code == 0
+
+    with_agent(bus, holding, test)
+
+
+def test_status_says_what_waits(bus: Env, agent: FakeAgent) -> None:
+    agent.now = replace(agent.now, hold=Hold("window", "The window opens at 02:00.", 3600.0))
+
+    async def test() -> None:
+        got = await cli({**bus, "NO_COLOR": "1"}, "status")
+        line = "Waiting:     The window opens at 02:00. (window, looked at again in 1:00:00 h)\n"
+        assert line in got.out
+
+    with_agent(bus, agent, test)
+
+
+def test_why(bus: Env, agent: FakeAgent) -> None:
+    async def test() -> None:
+        assert (await cli(bus, "why")).out == "Nothing waits.\n"
+        assert (await cli(bus, "why", "--output-format=json")).out == "[]\n"
+        agent.reasons = ["The window opens at 02:00.", "then \x1b[2J"]
+        assert (await cli(bus, "why")).out == "The window opens at 02:00.\nthen \\x1b[2J\n"
+        machine = await cli(bus, "why", "--output-format=json-pretty")
+        assert json.loads(machine.out) == agent.reasons
+
+    with_agent(bus, agent, test)
+
+
+def test_consent(bus: Env, agent: FakeAgent) -> None:
+    async def test() -> None:
+        refused = await cli(bus, "consent", "install")
+        assert (refused.code, refused.err) == (1, "Nobody asked for consent to the install\n")
+        agent.asking = "install"
+        assert (await cli(bus, "consent", "install")).out == "The install is agreed to.\n"
+        agent.asking = "reboot"
+        assert (await cli(bus, "consent", "--deny", "reboot")).out == "The reboot is denied.\n"
+        assert agent.answers == [("install", True), ("reboot", False)]
+        wrong = await cli(bus, "consent", "breakfast")
+        assert wrong.err.splitlines()[0] == "Unknown stage 'breakfast', expected install or reboot"
+        assert (await cli(bus, "consent")).code == 1
+
+    with_agent(bus, agent, test)
+
+
+def test_floor(bus: Env, agent: FakeAgent) -> None:
+    async def test() -> None:
+        assert (await cli(bus, "floor")).out == "There is no version floor.\n"
+        agent.now = replace(agent.now, floor="2.1")
+        assert (await cli(bus, "floor")).out == "Nothing below version 2.1 is installed.\n"
+        assert (await cli(bus, "floor", "--reset")).out == "Any version may be installed again.\n"
+        assert agent.now.floor == ""
+
+    with_agent(bus, agent, test)
+
+
+def test_poll_where_nothing_is_polled(bus: Env, agent: FakeAgent) -> None:
+    async def test() -> None:
+        got = await cli(bus, "poll", "--now")
+        assert (got.code, got.out) == (1, "")
+        assert got.err.splitlines()[0] == "Nothing is polled"
+
+    with_agent(bus, agent, test)
+
+
+def test_poll(bus: Env) -> None:
+    poller = FakePoller()
+    agent = FakeAgent(poller=poller)
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+    async def test() -> None:
+        got = await cli(bus, "poll")
+        assert got.out.splitlines() == [
+            "Next poll:    none is planned",
+            "Last attempt: never",
+            "Last success: never",
+        ]
+        poller.now = PollStatus(manifest=MANIFEST, size=10**6, summary="found it")
+        poller.next = now + 10**12
+        asked = await cli(bus, "poll", "--now", "--output-format=json")
+        status = json.loads(asked.out)
+        assert poller.asked == 1
+        assert status["next-poll"] == now + 10**12 + 30_000_000
+        assert status["status"]["manifest"]["update"]["version"] == "2.0"
+
+    with_agent(bus, agent, test)
+
+
 def test_cancel_ends_the_install(bus: Env, holding: FakeAgent, bundle: str) -> None:
     async def test() -> None:
         install = await start(bus, "install", bundle)
@@ -309,6 +437,8 @@ def test_history(bus: Env, agent: FakeAgent) -> None:
         ]
         newest = json.loads((await cli(bus, "history", "--limit=1", "--output-format=json")).out)
         assert [outcome["code"] for outcome in newest] == ["confirmed"]
+        huge = await cli(bus, "history", f"--limit={'9' * 5000}")
+        assert (huge.code, huge.err[:26]) == (1, "Cannot parse integer value")
         bad = await cli(bus, "history", "--limit=-1")
         assert (bad.code, bad.err.splitlines()[0]) == (1, "Cannot parse integer value '-1' for --limit")
 

@@ -171,7 +171,7 @@ def test_a_bad_bundle_is_one_line_and_a_code(
         (("info", "-c", "/nosuch.conf", "/etc/passwd"), "Failed to load system config (/nosuch.conf)"),
         (("info", "-C", "nonsense", "/dev/null"), "Error in parsing override: Missing '='"),
         (("info", "-C", "a=b", "/dev/null"), "Error in parsing override: Missing ':'"),
-        (("info", "https://example.org/x.raucb"), "https://example.org/x.raucb: bundles on a server are not"),
+        (("info", "-H", "nonsense", "https://example.org/x.raucb"), "Invalid HTTP header 'nonsense'"),
         (("info", "file://host/x.raucb"), "file URI with hostname detected"),
         (("info", "--dump-cert", "/dev/null"), "--dump-cert: not supported yet"),
     ],

@@ -39,11 +39,27 @@ def test_nothing_is_the_help_and_an_error_as_in_rauc(updated: Run) -> None:
     "command", [each for each in COMMANDS if each.name != "help"], ids=lambda command: command.name
 )
 def test_every_command_has_a_help_with_all_its_options(command: Command) -> None:
-    shown = text("rauc", command)
-    assert shown.startswith(f"Usage:\n  rauc [OPTION…] {command.name}")
+    shown = text("updated", command)
+    assert shown.startswith(f"Usage:\n  updated [OPTION…] {command.name}")
     assert all(f"--{option.name}" in shown for option in command.options)
     assert all(len(line) <= 110 for line in shown.splitlines())
     assert shown.endswith("display help and exit\n")
+
+
+def test_called_as_rauc_the_help_has_what_rauc_has() -> None:
+    general = text("rauc", None)
+    assert "that RAUC does not have" not in general
+    for command in COMMANDS:
+        if command.ours:
+            assert f"\n  {command.name} " not in general
+            continue
+        shown = text("rauc", command)
+        assert [
+            option.name for option in command.options if option.ours and f"--{option.name}" in shown
+        ] == []
+    service = next(command for command in COMMANDS if command.name == "service")
+    assert "--agent-conf" not in text("rauc", service)
+    assert "--override-boot-slot" in text("rauc", service)
 
 
 def test_all_commands_of_rauc_are_known() -> None:

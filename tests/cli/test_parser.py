@@ -27,6 +27,7 @@ def parsed(line: str) -> Arguments:
         ("install -- -odd.raucb", "install", ("-odd.raucb",)),
         ("-- install a.raucb", "install", ("a.raucb",)),
         ("mark-bad other", "mark-bad", ("other",)),
+        ("inhibit --why=x -- ls -l -- --help", "inhibit", ("ls", "-l", "--", "--help")),
         ("extract --trust-environment a b", "extract", ("--trust-environment", "a", "b")),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -11,11 +13,11 @@ from dbus_fast import Message, Variant
 from dbus_fast.aio import MessageBus
 
 from updated.api import agent as agent1
-from updated.api import rauc
+from updated.api import poller, rauc
 from updated.api.bus import CALL_TIMEOUT, ask, connect, disconnect
-from updated.api.watch import Step, Watch, plain
+from updated.api.watch import Step, Watch, departure, plain
 from updated.api.wire import PROPERTIES
-from updated.core.model import InstallArgs
+from updated.core.model import Access, InstallArgs
 from updated.errors import DeviceError, UpdatedError
 
 INSPECT_TIMEOUT = 1800.0  # seconds; a plain bundle is hashed as a whole: 2 GiB at little more than 1 MB/s
@@ -51,6 +53,17 @@ class Status:
     progress: Mapping[str, Any]
     transaction: Mapping[str, Any]
     last_result: Mapping[str, Any]
+    paused: bool = False
+    hold: Mapping[str, Any] = field(default_factory=dict)
+    floor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The properties of RAUC's Poller."""
+
+    next_poll: int  # microseconds of CLOCK_BOOTTIME; 0: none is planned
+    status: Mapping[str, Any]  # keys are RAUC's (`attempt-count`, `summary`, ...)
 
 
 class Client:
@@ -110,8 +123,13 @@ class Client:
         info: Mapping[str, Any] = plain(body[0])
         return info
 
-    async def install(self, source: str, args: InstallArgs = InstallArgs()) -> AsyncIterator[Step]:  # noqa: B008  frozen
-        """Install `source` (absolute path) and yield progress; returns when it succeeded.
+    async def install(
+        self,
+        source: str,
+        args: InstallArgs = InstallArgs(),  # noqa: B008  frozen
+        access: Access = Access(),  # noqa: B008  frozen
+    ) -> AsyncIterator[Step]:
+        """Install `source` (absolute path or URL) and yield progress; returns when it succeeded.
 
         Raises UpdatedError with the service's LastError if it failed, or with its refusal (busy), and
         DeviceError if the service ends on the way.  Close the iterator to stop watching; the install goes on.
@@ -119,7 +137,7 @@ class Client:
         watch = Watch(self._connected(), (await self._properties()).sender or "")
         async with watch:
             # What is at its default is not sent: older services refuse keys that they do not know.
-            await self._rauc("InstallBundle", "sa{sv}", source, _wire_args(args))
+            await self._rauc("InstallBundle", "sa{sv}", source, _wire_args(args, access))
             watch.accepted()
             async for step in watch.steps():
                 yield step
@@ -136,10 +154,62 @@ class Client:
             progress=values["Progress"],
             transaction=values["Transaction"],
             last_result=values["LastResult"],
+            paused=values.get("Paused", False),
+            hold=values.get("Hold", {}),
+            floor=values.get("Floor", ""),
         )
 
     async def cancel(self) -> None:
         await self._agent1("Cancel")
+
+    async def pause(self) -> None:
+        await self._agent1("Pause")
+
+    async def resume(self) -> None:
+        await self._agent1("Resume")
+
+    async def why(self) -> Sequence[str]:
+        """Sentences, the most important first."""
+        reasons: Sequence[str] = (await self._agent1("Why"))[0]
+        return reasons
+
+    async def consent(self, stage: str, allow: bool) -> None:
+        """`stage`: install or reboot."""
+        await self._agent1("Consent", "sb", stage, allow)
+
+    @asynccontextmanager
+    async def holding(self, who: str, why: str, seconds: int) -> AsyncIterator[asyncio.Event]:
+        """Hold off what nobody asked for by hand, for `seconds` at most.
+
+        The event is set when the service goes away, and the hold with it.
+        """
+        async with departure(self._connected(), agent1.BUS_NAME) as gone:
+            number = int((await self._agent1("Inhibit", "ssu", who, why, seconds))[0])
+            try:
+                yield gone
+            finally:
+                if not gone.is_set():
+                    with suppress(UpdatedError):  # its time may be over
+                        await self._agent1("Release", "u", number)
+
+    async def reset_floor(self) -> None:
+        await self._agent1("ResetFloor")
+
+    async def poll(self) -> None:
+        """Ask for a poll soon."""
+        await self._call(rauc.BUS_NAME, rauc.PATH, poller.INTERFACE, "Poll", "")
+
+    async def polled(self) -> Polled:
+        """Raises UpdatedError if nothing is polled."""
+        try:
+            reply = await self._call(rauc.BUS_NAME, rauc.PATH, PROPERTIES, "GetAll", "s", poller.INTERFACE)
+        except UpdatedError as error:
+            if str(error) != f"No such interface “{poller.INTERFACE}”":
+                raise
+            hint = "`[ota] index` of updated.toml, or `[polling]` of system.conf, names a server."
+            raise UpdatedError("Nothing is polled", hint=hint) from error
+        values = plain(reply.body[0])
+        return Polled(values["NextPoll"], values["Status"])
 
     async def confirm(self) -> None:
         await self._agent1("Confirm")
@@ -187,11 +257,16 @@ class Client:
         return await ask(self._connected(), call, timeout)
 
 
-def _wire_args(args: InstallArgs) -> dict[str, Variant]:
+def _wire_args(args: InstallArgs, access: Access) -> dict[str, Variant]:
     known = {
         "ignore-compatible": Variant("b", args.ignore_compatible),
         "ignore-version-limit": Variant("b", args.ignore_version_limit),
         "transaction-id": Variant("s", args.transaction_id),
         "require-manifest-hash": Variant("s", args.require_manifest_hash),
+        "tls-cert": Variant("s", access.tls_cert),
+        "tls-key": Variant("s", access.tls_key),
+        "tls-ca": Variant("s", access.tls_ca),
+        "tls-no-verify": Variant("b", access.tls_no_verify),
+        "http-headers": Variant("as", [*access.headers]),
     }
     return {key: value for key, value in known.items() if value.value}

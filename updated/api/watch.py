@@ -1,10 +1,10 @@
-"""The signals of one install, seen from a client."""
+"""The signals of one install, and the end of the service, seen from a client."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -35,6 +35,34 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+@asynccontextmanager
+async def departure(bus: MessageBus, name: str) -> AsyncIterator[asyncio.Event]:
+    """The event is set when the owner of `name`, or the bus, goes away.  Raises UpdatedError."""
+    gone = asyncio.Event()
+
+    def hear(message: Message) -> bool:
+        if (
+            message.sender == DAEMON
+            and message.member == "NameOwnerChanged"
+            and message.body[0] == name
+            and message.body[1]  # else it only now appears
+        ):
+            gone.set()
+        return False
+
+    bus.add_message_handler(hear)
+    end = asyncio.create_task(ended(bus))
+    end.add_done_callback(lambda _: gone.set())
+    try:
+        rule = f"type='signal',sender='{DAEMON}',member='NameOwnerChanged',arg0='{name}'"
+        await ask(bus, Message(DAEMON, DAEMON_PATH, DAEMON, "AddMatch", signature="s", body=[rule]))
+        yield gone
+    finally:
+        bus.remove_message_handler(hear)
+        end.cancel()
+        await asyncio.gather(end, return_exceptions=True)
 
 
 class Watch:

@@ -6,9 +6,9 @@ import os
 from urllib.parse import unquote, urlsplit
 
 from updated.cli.parser import Arguments, UsageError
-from updated.errors import NotSupportedError, SourceError
-
-_ACCESS = ("tls-cert", "tls-key", "tls-ca", "tls-no-verify", "http-header")
+from updated.core.link import header
+from updated.core.model import Access
+from updated.errors import SourceError, UpdatedError
 
 
 def only_argument(arguments: Arguments, missing: str) -> str:
@@ -20,25 +20,55 @@ def only_argument(arguments: Arguments, missing: str) -> str:
     return arguments.positional[0]
 
 
-def local_bundle(arguments: Arguments) -> str:
-    """The absolute path of the bundle that `install` and `info` are about.
+def bundle(arguments: Arguments) -> str:
+    """The absolute path, or the http(s) URL, of the bundle that `install` and `info` are about.
 
-    Raises UsageError, SourceError if there is no such file, NotSupportedError for what needs a network.
+    Raises UsageError, SourceError if there is no such file.
     """
     path = only_argument(arguments, "A bundle path or URL must be provided")
-    for option in _ACCESS:
-        if arguments.flag(option):
-            raise NotSupportedError(f"--{option}: bundles on a server are not supported yet")
-    scheme = path.partition("://")[0].lower() if "://" in path else ""
-    if scheme in ("http", "https"):
-        hint = "Download the bundle and name the file."
-        raise NotSupportedError(f"{path}: bundles on a server are not supported yet", hint=hint)
-    if scheme == "file":
+    if is_url(path):
+        return path
+    if _scheme(path) == "file":
         path = _from_uri(path)
-    path = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - as given, without resolving anything
+    path = _absolute(path)
     if not os.path.exists(path):  # noqa: PTH110 - a text, not a Path
         raise SourceError(f"No such file: {path}")
     return path
+
+
+def is_url(location: str) -> bool:
+    """True: on a server."""
+    return _scheme(location) in ("http", "https")
+
+
+def access(arguments: Arguments) -> Access:
+    """How a server is to be reached.  Raises UsageError for what is no header."""
+    for line in arguments.texts("http-header"):
+        try:
+            header(line)
+        except UpdatedError as error:
+            raise UsageError(str(error), command=arguments.command) from error
+
+    def file(option: str) -> str:
+        """The service has another working directory."""
+        name = arguments.text(option) or ""
+        return name if not name or name.startswith("pkcs11:") else _absolute(name)
+
+    return Access(
+        tls_cert=file("tls-cert"),
+        tls_key=file("tls-key"),
+        tls_ca=file("tls-ca"),
+        tls_no_verify=arguments.flag("tls-no-verify"),
+        headers=arguments.texts("http-header"),
+    )
+
+
+def _scheme(location: str) -> str:
+    return location.partition("://")[0].lower() if "://" in location else ""
+
+
+def _absolute(path: str) -> str:
+    return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - as given, without resolving anything
 
 
 def _from_uri(uri: str) -> str:

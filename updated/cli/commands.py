@@ -32,6 +32,7 @@ _BUNDLE_ACCESS = (
     Option("tls-no-verify", "do not verify TLS server certificate"),
     Option("http-header", "HTTP request header (may be repeated)", "'HEADER: VALUE'", short="H", repeat=True),
 )
+_TEXT_OR_JSON = Option("output-format", "output format (readable, json, json-pretty)", "FORMAT")
 _SLOTS = "[booted | other | <SLOT_NAME>]"
 
 COMMANDS = (
@@ -59,7 +60,7 @@ COMMANDS = (
     Command(
         "info",
         "Show bundle information",
-        "<BUNDLE>",
+        "<BUNDLE | URL>",
         "Print bundle info",
         (
             _KEYRING,
@@ -81,17 +82,17 @@ COMMANDS = (
             Option("handler-args", "extra arguments for full custom handler", "ARGS"),
             _KEYRING,
             Option("override-boot-slot", "override auto-detection of booted slot", "BOOTNAME"),
-            Option("agent-conf", "our own config file (/etc/updated/updated.toml)", "FILENAME"),
-            Option("runtime-directory", "what lives until the next boot (/run/updated)", "PATH"),
-            Option("cmdline", "kernel command line (/proc/cmdline)", "FILENAME"),
-            Option("boot-id", "boot id (/proc/sys/kernel/random/boot_id)", "FILENAME"),
+            Option("agent-conf", "our own config file (/etc/updated/updated.toml)", "FILENAME", ours=True),
+            Option("runtime-directory", "what lives until the next boot (/run/updated)", "PATH", ours=True),
+            Option("cmdline", "kernel command line (/proc/cmdline)", "FILENAME", ours=True),
+            Option("boot-id", "boot id (/proc/sys/kernel/random/boot_id)", "FILENAME", ours=True),
         ),
         handler="updated.cli.service:run",
     ),
     Command(
         "install",
         "Install a bundle",
-        "<BUNDLE>",
+        "<BUNDLE | URL>",
         "Install a bundle",
         (
             Option("ignore-compatible", "disable compatible check"),
@@ -125,6 +126,61 @@ COMMANDS = (
     Command("mark-bad", "Mark a slot as bad", _SLOTS, handler="updated.cli.status:mark", ours=True),
     Command("mark-active", "Mark a slot as active", _SLOTS, handler="updated.cli.status:mark", ours=True),
     Command("cancel", "Stop the running install", handler="updated.cli.agent:cancel", ours=True),
+    Command(
+        "pause",
+        "Let the running install rest",
+        about="Let the stream of the running install rest, to have the link or the disk for something else",
+        handler="updated.cli.agent:pause",
+        ours=True,
+    ),
+    Command("resume", "Let it go on", handler="updated.cli.agent:resume", ours=True),
+    Command(
+        "why",
+        "Say why nothing happens",
+        about="Say why nothing is installed or rebooted now, and when it will be",
+        options=(_TEXT_OR_JSON,),
+        handler="updated.cli.agent:why",
+        ours=True,
+    ),
+    Command(
+        "consent",
+        "Agree to an install or a reboot",
+        "install | reboot",
+        "Answer when the device asks before it installs or reboots ([consent] of updated.toml)",
+        (Option("deny", "do not agree"),),
+        "updated.cli.agent:consent",
+        ours=True,
+    ),
+    Command(
+        "inhibit",
+        "Hold off updates for a while",
+        "[-- COMMAND...]",
+        "Let nothing begin and nothing reboot that nobody asked for by hand, while COMMAND runs;\n"
+        "without one until Ctrl-C or until the time is over",
+        (
+            Option("who", "who holds it (the name of COMMAND)", "NAME"),
+            Option("why", "what for, shown to people", "REASON"),
+            Option("for", "at most so long (3600)", "SECONDS"),
+        ),
+        "updated.cli.inhibit:inhibit",
+        ours=True,
+    ),
+    Command(
+        "poll",
+        "Show when a server is polled",
+        about="Show when a server is polled for updates next, and what it said last",
+        options=(Option("now", "poll soon"), _TEXT_OR_JSON),
+        handler="updated.cli.poll:poll",
+        ours=True,
+    ),
+    Command(
+        "floor",
+        "Show or reset the version floor",
+        about="Show below which version nothing is installed",
+        options=(Option("reset", "let any version in again (root only)"),),
+        handler="updated.cli.agent:floor",
+        ours=True,
+    ),
     Command("confirm", "Say that the new system is good", handler="updated.cli.agent:confirm", ours=True),
     Command(
         "rollback",
@@ -139,7 +195,7 @@ COMMANDS = (
         about="Show how the last updates ended, the newest first",
         options=(
             Option("limit", "how many (10)", "NUMBER"),
-            Option("output-format", "output format (readable, json, json-pretty)", "FORMAT"),
+            _TEXT_OR_JSON,
         ),
         handler="updated.cli.agent:history",
         ours=True,

@@ -29,10 +29,11 @@ def text(program: str, command: Command | None) -> str:
     if not command.handler:
         blocks.append("Not supported yet.")
     own = {option.name for option in command.options}
+    shown = [option for option in command.options if program != "rauc" or not option.ours]
     general = [option for option in GENERAL if option.name not in own]
-    width = _width((*command.options, *general))
-    if command.options:
-        blocks.append(_options(f"{command.name.capitalize()} options:", command.options, width))
+    width = _width((*shown, *general))
+    if shown:
+        blocks.append(_options(f"{command.name.capitalize()} options:", shown, width))
     blocks.append(_options("Application Options:", general, width))
     return "\n\n".join(blocks) + "\n"
 
@@ -42,15 +43,16 @@ def _general(program: str) -> str:
         return "\n".join([title, *(f"  {name:<24}{about}" for name, about in rows)])
 
     known = [command for command in COMMANDS if command.handler and command.name != "help"]
+    commands = [listed("List of commands:", [(c.name, c.summary) for c in known if not c.ours])]
+    if program != "rauc":
+        ours = [(c.name, c.summary) for c in known if c.ours]
+        commands.append(listed("List of commands that RAUC does not have:", ours))
     return "\n\n".join(
         (
             f"Usage:\n  {program} [OPTION…] <COMMAND>",
             _options("Options:", GENERAL, _width(GENERAL)),
             f"Command-specific help:\n  {program} <COMMAND> --help",
-            listed("List of commands:", [(c.name, c.summary) for c in known if not c.ours]),
-            listed(
-                "List of commands that RAUC does not have:", [(c.name, c.summary) for c in known if c.ours]
-            ),
+            *commands,
             listed("Environment variables:", _ENVIRONMENT) + "\n",
         )
     )

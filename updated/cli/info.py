@@ -1,4 +1,5 @@
-"""`info`: what is in a bundle, and who signed it.  Needs no service and reads no payload that it need not.
+"""`info`: what is in a bundle, and who signed it.  Needs no service and reads no payload that it need not:
+of a `verity` bundle on a server only the end.
 
 Imports are paid when used: this is the command of build hosts and of people who wait.
 """
@@ -6,7 +7,8 @@ Imports are paid when used: this is the command of build hosts and of people who
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from updated.bundle import tail
 from updated.bundle.manifest import Manifest
 from updated.bundle.plan import Range, run
 from updated.cli import render
-from updated.cli.bundle_path import local_bundle
+from updated.cli.bundle_path import access, bundle, is_url
 from updated.cli.formats import chosen_format, colors_wanted
 from updated.cli.parser import Arguments
 from updated.cli.render_info import FORMATS, info
@@ -26,8 +28,10 @@ from updated.readers.file import open_file
 if TYPE_CHECKING:
     from updated.bundle.trust import Keyring
     from updated.config.sections import Keyring as KeyringSection
+    from updated.config.sections import Streaming
     from updated.config.system_conf import SystemConfig
-    from updated.core.model import Reader
+    from updated.core.link import LinkSettings
+    from updated.core.model import Access, Reader
 
 ALL_FORMATS = frozenset({"plain", "verity", "crypt"})
 
@@ -38,8 +42,8 @@ def show(arguments: Arguments) -> int:
     if arguments.flag("dump-cert"):
         hint = "The certificate chain is at the end of the readable output."
         raise NotSupportedError("--dump-cert: not supported yet", hint=hint)
-    path = local_bundle(arguments)
-    manifest, chain = asyncio.run(_read(path, arguments))
+    location = bundle(arguments)
+    manifest, chain = asyncio.run(_read(location, arguments))
     text = info(manifest, output_format) + "\n"
     if arguments.flag("dump-recipients"):
         text += "No recipient data to dump (bundle is not encrypted)\n\n"
@@ -49,11 +53,10 @@ def show(arguments: Arguments) -> int:
     return 0
 
 
-async def _read(path: str, arguments: Arguments) -> tuple[Manifest, str]:
+async def _read(location: str, arguments: Arguments) -> tuple[Manifest, str]:
     """The manifest, and what to say about its signer."""
     rules = _rules(arguments)
-    reader = await open_file(path)
-    try:
+    async with _opened(location, rules.streaming, access(arguments)) as reader:
         if arguments.flag("no-verify"):
             return await _read_unverified(reader, rules), "Signature unverified"
         keyring = rules.keyring()
@@ -68,8 +71,35 @@ async def _read(path: str, arguments: Arguments) -> tuple[Manifest, str]:
             now=datetime.now(UTC),
         )
         return opened.manifest, describe_chain(opened.chain) + "\n"
-    finally:
-        await reader.close()
+
+
+@asynccontextmanager
+async def _opened(location: str, streaming: Streaming | None, given: Access) -> AsyncGenerator[Reader, None]:
+    """A file, or a server as system.conf and, before it, the command line want it reached."""
+    async with AsyncExitStack() as stack:
+        reader: Reader
+        if is_url(location):
+            from updated.readers.http import HttpClient
+
+            client = HttpClient(_link(streaming, given))
+            stack.push_async_callback(client.close)
+            reader = await client.open(location)
+        else:
+            reader = await open_file(location)
+        stack.push_async_callback(reader.close)
+        yield reader
+
+
+def _link(streaming: Streaming | None, given: Access) -> LinkSettings:
+    from updated.core.link import LinkSettings, header
+
+    return LinkSettings(
+        tls_ca=given.tls_ca or (streaming and streaming.tls_ca) or "",
+        tls_cert=given.tls_cert or (streaming and streaming.tls_cert) or "",
+        tls_key=given.tls_key or (streaming and streaming.tls_key) or "",
+        tls_no_verify=given.tls_no_verify,
+        headers=tuple(header(line) for line in given.headers),
+    )
 
 
 async def _read_unverified(reader: Reader, rules: _Rules) -> Manifest:
@@ -112,6 +142,7 @@ class _Rules:
     keyring: Callable[[], Keyring]  # reads the files
     formats: Collection[str] = ALL_FORMATS
     max_signature_size: int = tail.DEFAULT_MAX_SIGNATURE_SIZE  # bytes
+    streaming: Streaming | None = None
 
 
 def _rules(arguments: Arguments) -> _Rules:
@@ -125,7 +156,7 @@ def _rules(arguments: Arguments) -> _Rules:
     if config is None:
         return _Rules(keyring)
     system = config.system
-    return _Rules(keyring, system.bundle_formats, system.max_bundle_signature_size)
+    return _Rules(keyring, system.bundle_formats, system.max_bundle_signature_size, config.streaming)
 
 
 def _config(arguments: Arguments) -> SystemConfig | None:

@@ -6,11 +6,11 @@ import asyncio
 import sys
 
 from updated.api.client import Client
-from updated.cli.bundle_path import local_bundle
+from updated.cli.bundle_path import access, bundle
 from updated.cli.main import INTERRUPTED, complain
 from updated.cli.parser import Arguments, UsageError
 from updated.cli.progress import Display, display
-from updated.core.model import InstallArgs
+from updated.core.model import Access, InstallArgs
 from updated.errors import DeviceError, UpdatedError
 
 FAILED = 1  # the service tried and failed
@@ -28,14 +28,14 @@ def install(arguments: Arguments) -> int:
             "Reconfigure the service instead.",
             command=arguments.command,
         )
-    bundle = local_bundle(arguments)
+    location = bundle(arguments)
     args = InstallArgs(
         ignore_compatible=arguments.flag("ignore-compatible"),
         ignore_version_limit=arguments.flag("ignore-version-limit"),
         transaction_id=arguments.text("transaction-id") or "",
         require_manifest_hash=arguments.text("require-manifest-hash") or "",
     )
-    watcher = _Watcher(bundle, args)
+    watcher = _Watcher(location, args, access(arguments))
     try:
         return asyncio.run(watcher.run())
     except KeyboardInterrupt:
@@ -45,9 +45,10 @@ def install(arguments: Arguments) -> int:
 class _Watcher:
     """One install, seen from outside."""
 
-    def __init__(self, bundle: str, args: InstallArgs) -> None:
+    def __init__(self, bundle: str, args: InstallArgs, access: Access) -> None:
         self._bundle = bundle
         self._args = args
+        self._access = access
         self._accepted = False  # progress was seen, so the service works on it
 
     async def run(self) -> int:
@@ -68,7 +69,7 @@ class _Watcher:
     async def _watch(self, client: Client, shown: Display) -> None:
         transfers = asyncio.create_task(_transfers(client, shown))
         try:
-            async for step in client.install(self._bundle, self._args):
+            async for step in client.install(self._bundle, self._args, self._access):
                 self._accepted = True
                 shown.step(step.percentage, step.message)
         finally:
@@ -99,6 +100,6 @@ async def _transfers(client: Client, shown: Display) -> None:
     try:
         while True:
             await asyncio.sleep(_TRANSFER_PERIOD)
-            shown.transfer((await client.status()).progress)
+            shown.moving(await client.status())
     except UpdatedError:
         return  # RAUC's own service does not know our interface

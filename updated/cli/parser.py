@@ -30,6 +30,7 @@ class Option:
     short: str = ""  # one letter
     repeat: bool = False  # every use counts, not just the last
     hidden: bool = False  # works, but is not in the help
+    ours: bool = False  # RAUC has no such option
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ def parse(
         error.command = command
         raise
     words.remove(name)
-    return Arguments(program, command, tuple(word for word in words if word != "--"), given)
+    if "--" in words:
+        words.remove("--")  # what comes after it is not ours, another `--` neither
+    return Arguments(program, command, tuple(words), given)
 
 
 class _Scan:

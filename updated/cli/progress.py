@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
+from updated.api.client import Status
 from updated.cli.render import lines, printable
-from updated.cli.render_agent import transfer
+from updated.cli.render_agent import moving
 
 
 class Display(Protocol):
@@ -23,8 +23,8 @@ class Display(Protocol):
     def step(self, percentage: int, message: str) -> None:
         """RAUC's progress."""
 
-    def transfer(self, progress: Mapping[str, Any]) -> None:
-        """Our own service's progress, with bytes (docs/dbus.md)."""
+    def moving(self, status: Status) -> None:
+        """What our own service tells: bytes, times, a pause."""
 
     def failed(self, error: str) -> None:
         """The service's LastError."""
@@ -50,7 +50,7 @@ class Lines:
             print("installing")
         print(f"{percentage:3d}% {printable(message)}", flush=True)
 
-    def transfer(self, progress: Mapping[str, Any]) -> None:
+    def moving(self, status: Status) -> None:
         """Not a part of RAUC's output."""
 
     def failed(self, error: str) -> None:
@@ -68,11 +68,11 @@ class Bar(Lines):
             TextColumn("{task.percentage:>3.0f}%"),
             BarColumn(),
             TextColumn("{task.description}", markup=False),
-            TextColumn("{task.fields[transfer]}", markup=False),
+            TextColumn("{task.fields[moving]}", markup=False),
         )
         # Drawn when there is news, so that no thread is needed.
         self._progress = Progress(*columns, console=Console(highlight=False), auto_refresh=False)
-        self._task = self._progress.add_task("", total=100, transfer="")
+        self._task = self._progress.add_task("", total=100, moving="")
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -86,8 +86,8 @@ class Bar(Lines):
     def step(self, percentage: int, message: str) -> None:
         self._progress.update(self._task, completed=percentage, description=printable(message), refresh=True)
 
-    def transfer(self, progress: Mapping[str, Any]) -> None:
-        self._progress.update(self._task, transfer=transfer(progress), refresh=True)
+    def moving(self, status: Status) -> None:
+        self._progress.update(self._task, moving=moving(status), refresh=True)
 
     def failed(self, error: str) -> None:
         self._progress.console.print(f"LastError: {lines(error)}", markup=False)

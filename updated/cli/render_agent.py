@@ -1,15 +1,15 @@
-"""What our own interface knows, as text: the state of an update and the history.  Pure."""
+"""What our own interface and RAUC's Poller know, as text.  Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from updated.api.client import Status
+from updated.api.client import Polled, Status
 from updated.cli import render
 from updated.cli.render import BOLD, NORMAL, printable
 
-HISTORY_FORMATS = ("readable", "json", "json-pretty")
+FORMATS = ("readable", "json", "json-pretty")
 
 
 def update(status: Status) -> str:
@@ -21,9 +21,11 @@ def _update(status: Status) -> Iterator[str]:
     detail = f" ({printable(status.detail)})" if status.detail else ""
     yield "=== Update ==="
     yield f"State:       {BOLD}{printable(status.state)}{NORMAL}{detail}"
-    moving = transfer(status.progress)
-    if moving:
-        yield f"Progress:    {status.progress.get('percentage', 0)}%, {moving}"
+    shown = moving(status)
+    if shown:
+        yield f"Progress:    {status.progress.get('percentage', 0)}%, {shown}"
+    if status.hold:
+        yield f"Waiting:     {_waiting(status.hold)}"
     if status.transaction:
         yield f"Transaction: {_text(status.transaction, 'id')}"
         yield from _about(status.transaction)
@@ -41,11 +43,26 @@ def _about(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {title + ':':<11}{_text(values, key)}"
 
 
+def _waiting(hold: Mapping[str, Any]) -> str:
+    again = f", looked at again in {duration(float(hold['delay']))}" if "delay" in hold else ""
+    return f"{_text(hold, 'text')} ({_text(hold, 'rule')}{again})"
+
+
+def moving(status: Status) -> str:
+    """`12.3 MB of 95.0 MB, 4.1 MB/s, 20 s left`, perhaps `paused`; empty while no bytes are moving."""
+    parts = [transfer(status.progress), "paused (`updated resume` lets it go on)" if status.paused else ""]
+    return ", ".join(part for part in parts if part)
+
+
 def transfer(progress: Mapping[str, Any]) -> str:
-    """`12.3 MB of 95.0 MB, 4.1 MB/s, 20 s left`; empty while no bytes are moving."""
+    """`12.3 MB of 95.0 MB, 3.1 MB fetched, 4.1 MB/s, 20 s left`; empty while no bytes are moving."""
     if not progress.get("bytes-total"):
         return ""
-    parts = [f"{_short(progress.get('bytes-done', 0))} of {_short(progress['bytes-total'])}"]
+    done = progress.get("bytes-done", 0)
+    parts = [f"{_short(done)} of {_short(progress['bytes-total'])}"]
+    fetched = progress.get("fetched", done)
+    if abs(fetched - done) * 10 > max(fetched, done):  # else it says the same twice
+        parts.append(f"{_short(fetched)} fetched")
     rate = float(progress.get("rate", 0))
     if rate > 0:
         parts.append(f"{_short(int(rate))}/s")
@@ -65,12 +82,51 @@ def duration(seconds: float) -> str:
 
 
 def history(outcomes: Sequence[Mapping[str, str]], output_format: str) -> str:
-    """How updates ended, in one of `HISTORY_FORMATS`."""
+    """How updates ended, in one of `FORMATS`."""
     if output_format.startswith("json"):
         return render.json_text([dict(each) for each in outcomes], pretty=output_format == "json-pretty")
     if not outcomes:
         return "Nothing was installed yet."
     return "\n".join(_history_line(each) for each in outcomes)
+
+
+def why(reasons: Sequence[str], output_format: str) -> str:
+    """Why nothing happens, in one of `FORMATS`."""
+    if output_format.startswith("json"):
+        return render.json_text([*reasons], pretty=output_format == "json-pretty")
+    return "\n".join(printable(reason) for reason in reasons) or "Nothing waits."
+
+
+def polled(found: Polled, output_format: str, now: int) -> str:
+    """When a server is polled and what it said, in one of `FORMATS`.
+
+    `now`: microseconds of CLOCK_BOOTTIME.
+    """
+    if output_format.startswith("json"):
+        members = {"next-poll": found.next_poll, "status": found.status}
+        return render.json_text(members, pretty=output_format == "json-pretty")
+    return "\n".join(_polled(found, now))
+
+
+def _polled(found: Polled, now: int) -> Iterator[str]:
+    status = found.status
+    planned = f"in {duration((found.next_poll - now) / 1e6)}" if found.next_poll else "none is planned"
+    yield f"Next poll:    {planned}"
+    for key, title in (("last-attempt-time", "Last attempt:"), ("last-success-time", "Last success:")):
+        at = status.get(key, 0)
+        yield f"{title} {f'{duration((now - at) / 1e6)} ago' if at else 'never'}"
+    if status.get("recent-error-count"):
+        yield f"Errors:       {status['recent-error-count']} since the last success"
+    if "last-error-message" in status:
+        yield f"Last error:   {_text(status, 'last-error-message')}"
+    if "summary" in status:
+        yield f"Result:       {_text(status, 'summary')}"
+    if "manifest" in status:
+        update, bundle = status["manifest"].get("update", {}), status.get("bundle", {})
+        size = f" ({_short(bundle['size'])})" if "size" in bundle else ""
+        yield f"Version:      {_text(update, 'version')}{size}"
+    if "effective-url" in status.get("bundle", {}):
+        yield f"Bundle:       {_text(status['bundle'], 'effective-url')}"
 
 
 def _history_line(outcome: Mapping[str, str]) -> str:
