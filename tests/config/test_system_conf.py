@@ -508,7 +508,6 @@ REFUSALS = [
         "Invalid key 'bootloader-custom-backend' in group '[handlers]'",
     ),
     (system() + "[streaming]\nsend-headers=colour\n", "Automatic HTTP header 'colour' not supported"),
-    (system() + "[polling]\ninterval-sec=0\n", 'Invalid value (0) for key "interval-sec"'),
     (system() + "[slot.rootfs]\ndevice=/x\n", "Invalid slot name format: slot.rootfs"),
     (system() + "[slot]\ndevice=/x\n", "Invalid slot name format: slot"),
     (slot("", "rootfs.a"), "Invalid slot name format: slot.rootfs.a"),

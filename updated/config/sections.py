@@ -6,15 +6,20 @@ section never says "not supported": who uses a feature refuses it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from updated.bundle.keyfile import Consumer, KeyNotFoundError
+from updated.bundle.keyfile import Consumer, KeyNotFoundError, suggest
 from updated.errors import ConfigError
 
 SEND_HEADERS = frozenset(
     {"boot-id", "machine-id", "system-version", "serial", "variant", "transaction-id", "uptime"}
 )
+CANDIDATE_CRITERIA = ("higher-semver", "different-version")
+INSTALL_CRITERIA = ("always", *CANDIDATE_CRITERIA)
+REBOOT_CRITERIA = ("updated-slots", "updated-artifacts", "failed-update")
+MIN_POLLING_INTERVAL = 60  # seconds; RAUC's
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Streaming:
 class Polling:
     """`[polling]` (preview in RAUC 1.16)."""
 
-    url: str | None = None  # None: no polling
+    url: str | None = None  # of a bundle; None: no polling
     interval: int = 86400  # seconds
     max_interval: int = 4 * 86400  # seconds; RAUC's default is four times the interval
     inhibit_files: tuple[str, ...] = ()
@@ -162,27 +167,58 @@ def parse_streaming(section: Consumer, _folder: Path) -> Streaming:
 
 
 def parse_polling(section: Consumer, _folder: Path) -> Polling:
+    """RAUC's checks in RAUC's order (src/config_file.c, parse_polling_section)."""
+    if not (section.group.line or section.group.entries):
+        return Polling()
+    inhibit_files = section.optional_list("inhibit-files") or ()
+    candidate = _criteria(section, "candidate-criteria", CANDIDATE_CRITERIA)
+    install = _criteria(section, "install-criteria", INSTALL_CRITERIA)
+    reboot = _criteria(section, "reboot-criteria", REBOOT_CRITERIA)
+    url = _polling_url(section)
     interval = _seconds(section, "interval-sec", 86400)
-    candidate = section.optional_list("candidate-criteria")
+    if interval < MIN_POLLING_INTERVAL:
+        raise ConfigError(f"Polling interval ({interval} s) must not be smaller than one minute")
+    longest = _seconds(section, "max-interval-sec", 4 * interval)
+    if longest <= interval:
+        raise ConfigError(
+            f"Maximum polling interval ({longest} s) must be larger than "
+            f"the normal polling interval ({interval} s)"
+        )
     return Polling(
-        url=strict_string(section, "url"),
+        url=url,
         interval=interval,
-        max_interval=_seconds(section, "max-interval-sec", 4 * interval),
-        inhibit_files=section.optional_list("inhibit-files") or (),
+        max_interval=longest,
+        inhibit_files=inhibit_files,
         candidate_criteria=("higher-semver",) if candidate is None else candidate,
-        install_criteria=section.optional_list("install-criteria") or (),
-        reboot_criteria=section.optional_list("reboot-criteria") or (),
-        reboot_cmd=section.optional_string("reboot-cmd") or "reboot",
+        install_criteria=install or (),
+        reboot_criteria=reboot or (),
+        reboot_cmd=strict_string(section, "reboot-cmd") or "reboot",
     )
+
+
+def _polling_url(section: Consumer) -> str:
+    url = section.optional_string("url")
+    if not url:
+        raise ConfigError("Polling URL must be set if [polling] section exists")
+    if not url.startswith("http"):
+        raise ConfigError(f"Polling URL ({url}) must be a HTTP(S) URL")
+    return url
+
+
+def _criteria(section: Consumer, key: str, known: Sequence[str]) -> tuple[str, ...] | None:
+    found = section.optional_list(key)
+    for criterion in found or ():
+        if criterion not in known:
+            raise ConfigError(
+                f"Unsupported value '{criterion}' for key \"{key}\" in [polling]",
+                hint=suggest(criterion, known) or f"RAUC knows {', '.join(known)}.",
+            )
+    return found
 
 
 def _seconds(section: Consumer, key: str, default: int) -> int:
     value = section.optional_integer(key)
-    if value is None:
-        return default
-    if value < 1:
-        raise ConfigError(f'Invalid value ({value}) for key "{key}" in [polling]', hint="It must be >= 1 s.")
-    return value
+    return default if value is None else value
 
 
 def parse_encryption(section: Consumer, folder: Path) -> Encryption:

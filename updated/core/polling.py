@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from updated.bundle.manifest import Manifest
@@ -69,7 +69,7 @@ class Finding:
 class FeedMemory:
     """What a feed is reminded of."""
 
-    seen: Seen = Seen()  # survives restarts
+    seen: Seen = field(default_factory=Seen)  # survives restarts
     last: Finding | None = None  # of the last successful look since the service started
 
 
