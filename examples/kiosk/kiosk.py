@@ -28,10 +28,11 @@ def draw(values: dict[str, Any]) -> str:
     if not values:
         return "The update service is not running."
     if values["State"] == "install":
-        return draw_progress(values["Progress"])
-    result = values["LastResult"]
+        return draw_progress(values["Progress"]) + ("  (paused)" if values["Paused"] else "")
+    hold, result = values["Hold"], values["LastResult"]
+    waits = f"  Waiting: {hold['text']}" if hold else ""
     last = f"  Last update: {result['code']} ({result['text']})" if result else ""
-    return f"{values['Detail'] or values['State']}{last}"
+    return f"{values['Detail'] or values['State']}{waits}{last}"
 
 
 def draw_progress(progress: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.api.peer import DEADLINE, serving
 from tests.fakes.agent import FakeAgent
+from updated.core.gate import Hold
 
 KIOSK = Path(__file__).parents[2] / "examples" / "kiosk" / "kiosk.py"
 NOT_RUNNING = "The update service is not running."
@@ -42,8 +43,14 @@ def test_kiosk_draws_an_install_and_survives_a_restart(bus: str) -> None:
             bar = "[##############......]  70 %  Copying image to rootfs.1"
             drawn = await lines_until(kiosk.stdout, f"{bar}  0.0 of 0.0 MB, 0.0 MB/s, 5 s left")
             assert all(line.startswith("[") for line in drawn)
+            agent.pause()
+            await lines_until(kiosk.stdout, f"{bar}  0.0 of 0.0 MB, 0.0 MB/s, 5 s left  (paused)")
+            agent.resume()
             agent.gate.set()
             await lines_until(kiosk.stdout, "Nothing to do  Last update: installed (Installed)")
+            agent.hold(Hold("consent", "Somebody has to agree."))
+            waiting = "Nothing to do  Waiting: Somebody has to agree.  Last update: installed (Installed)"
+            await lines_until(kiosk.stdout, waiting)
         assert await lines_until(kiosk.stdout, NOT_RUNNING) == [NOT_RUNNING]
         async with serving(bus, FakeAgent()):
             assert await lines_until(kiosk.stdout, "Nothing to do") == ["Nothing to do"]

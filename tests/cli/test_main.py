@@ -120,7 +120,7 @@ def test_light_commands_load_nothing_heavy(bundles: Mapping[str, Path], pki: Pat
     info = f"['updated', 'info', '--keyring={pki}/ca.pem', '{bundles['verity']}']"
     for argv, forbidden in (
         ("['updated', '--help']", "asyncio cryptography OpenSSL dbus_fast rich logging"),
-        (info, "dbus_fast rich msgspec isal lz4 zstandard updated.api"),
+        (info, "dbus_fast rich msgspec isal lz4 zstandard aiohttp updated.api"),
     ):
         script = (
             f"import sys; from updated.cli.main import run; run({argv}); "
