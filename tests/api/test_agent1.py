@@ -170,6 +170,21 @@ def test_how_to_reach_a_server(bus: str) -> None:
     asyncio.run(scenario())
 
 
+def test_secrets_of_a_url_are_not_told_to_everybody(bus: str) -> None:
+    async def scenario() -> None:
+        agent = FakeAgent()
+        async with serving(bus, agent) as peer:
+            await peer.agent1("Install", "sa{sv}", "https://me:pass@host/x.raucb?signature=secret", {})
+            assert (await last_result(peer))["location"] == "https://host/x.raucb?signature=…"
+            (outcome,) = (await peer.agent1("GetHistory", "u", 1)).body[0]
+            assert outcome["location"].value == "https://host/x.raucb?signature=…"
+            changes = [event[2] for event in peer.heard if event[:2] == ("changed", "Agent1")]
+            told = [each["Transaction"]["location"] for each in changes if each.get("Transaction")]
+            assert told == ["https://host/x.raucb?signature=…"] * len(told)
+
+    asyncio.run(scenario())
+
+
 def test_pause_and_resume(bus: str) -> None:
     async def scenario() -> None:
         agent = FakeAgent()

@@ -12,6 +12,7 @@ from updated.bundle.manifest import Image, Manifest
 from updated.core.gate import Hold
 from updated.core.model import SlotStatus
 from updated.core.polling import PollStatus
+from updated.readers.http_errors import shown
 
 Dict = dict[str, Variant]
 
@@ -19,6 +20,11 @@ Dict = dict[str, Variant]
 def strings(values: Mapping[str, str | None], *, keep_empty: bool = False) -> Dict:
     """Values that are there; a key that has none is left out, never sent as an empty string."""
     return {k: Variant("s", text(v)) for k, v in values.items() if v or (keep_empty and v is not None)}
+
+
+def place(location: str) -> str:
+    """Where a bundle is, for everybody's eyes: of a URL without what may be secret in it."""
+    return shown(location) if "://" in location else location
 
 
 def u32(value: int) -> Variant:
@@ -147,7 +153,7 @@ def transaction(t: Transaction | None) -> Dict:
         {
             "id": t.id,
             "source": t.source,
-            "location": t.location,
+            "location": place(t.location),
             "compatible": t.compatible,
             "version": t.version,
             "manifest-hash": t.manifest_hash,
@@ -166,7 +172,7 @@ def outcome(o: Outcome | None) -> Dict:
             "text": o.text,
             "transaction": o.transaction,
             "source": o.source,
-            "location": o.location,
+            "location": place(o.location),
             "version": o.version,
             "manifest-hash": o.manifest_hash,
             "target": o.target,
@@ -224,6 +230,6 @@ def poll_status(p: PollStatus) -> Dict:
 
 def _polled_bundle(p: PollStatus) -> Dict:
     numbers = {"size": p.size, "modified-time": p.modified}
-    return strings({"effective-url": p.effective_url, "etag": p.etag}) | {
+    return strings({"effective-url": place(p.effective_url), "etag": p.etag}) | {
         key: u64(value) for key, value in numbers.items() if value > 0
     }
