@@ -27,6 +27,7 @@ from updated.core.model import Slot, SlotStatus
 from updated.errors import BundleError, Refused
 from updated.install.adaptive_parts import Adaptive
 from updated.install.index_cache import IndexCache
+from updated.install.opened import OpenedBundle
 from updated.install.payload import Payload
 from updated.install.pipeline import unpack
 from updated.install.runs import run_size
@@ -67,8 +68,7 @@ class Saving:
 async def open_adaptive(
     *,
     image: Image,
-    layout: FileLayout,
-    payload: Payload,
+    opened: OpenedBundle,
     slot: Slot,
     active: Slot | None,
     status: Mapping[str, SlotStatus],
@@ -81,18 +81,20 @@ async def open_adaptive(
     """Find out what of `image` this device has; nothing is written to `slot`.  None: write all of it.
 
     `active` is the slot of the same class that runs; `status` is by slot name, as it was before the target
-    became `pending`; `data` is RAUC's data-directory.  The first `start` bytes are on the target already.
-    `moved` is called in the event loop as a sign of life.  Raises SourceError, and Refused (rule `metered`)
-    if too little would be saved.
+    became `pending`; `data` is RAUC's data-directory.  `start` bytes are on the target already, as far as is
+    known.  `moved` is called in the event loop as a sign of life.  Raises BundleError if the image is not
+    there, SourceError, and Refused (rule `metered`) if too little would be saved.
     """
-    if METHOD not in image.adaptive:
-        return None
+    if METHOD not in image.adaptive or not opened.proven:
+        return None  # what is proven at the end only is read as a whole anyway
     name, sha256 = image.filename or "", image.sha256 or ""
+    layout = await opened.image_layout(image)
     if data is None:
         log.warning("Ignoring adaptive method since 'data-directory' is not configured")
         saving.check(name, 0.0, layout.stored_bytes)
         return None
     handles = ExitStack()
+    payload = opened.payload
     opening = _Opening(payload, slot, active, status, IndexCache(data, slot.name), start, handles, moved)
     try:
         with threads(1, "seeds") as pool:
@@ -137,13 +139,12 @@ class _Opening:
         kept = await in_thread(pool, self._kept, sha256, chunks)
         if kept is not None:
             return kept
-        inode = await self.payload.find(name + SUFFIX)
-        if inode is None:
+        layout = await self.payload.find_layout(name + SUFFIX)
+        if layout is None:
             raise BundleError(f"File '{name}{SUFFIX}' not found in bundle")
-        if inode.size != chunks * DIGEST:
-            raise BundleError(f"File '{name}{SUFFIX}' has {inode.size} bytes, expected {chunks * DIGEST}")
+        if layout.size != chunks * DIGEST:
+            raise BundleError(f"File '{name}{SUFFIX}' has {layout.size} bytes, expected {chunks * DIGEST}")
         index = Index(await in_thread(pool, self._scratch), chunks)
-        layout = await self.payload.layout(inode)
         done = 0
         async with aclosing(unpack(layout, self.payload.verifier, self.payload.reader, workers=1)) as parts:
             async for part in parts:

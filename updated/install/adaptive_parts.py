@@ -10,6 +10,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from updated.bundle.block_index import CHUNK
 from updated.core.model import Reader
 from updated.errors import DeviceError
 from updated.finish import to_its_end
@@ -67,16 +68,22 @@ class Adaptive:
         self._sha256 = sha256
         self._old = old
         self._workers = workers
+        self._used = False
 
     async def parts_from(self, layout: FileLayout, start: int) -> AsyncGenerator[memoryview, None]:
         """The bytes of the image from `start`, as its index has them, one view for each run; valid until the
         next is asked for, when the last one must have been written.
 
+        Asked a second time, it trusts nobody: what came of the first time was wrong, so all is fetched.
         Raises BundleError, SourceError or DeviceError.  Close it (`contextlib.aclosing`) if it is not read to
         its end.
         """
         reader, verifier = self._payload.reader, self._payload.verifier
         size = run_size(reader)
+        self._lookup.start = start // CHUNK
+        if self._used:
+            self.survey.needed[:] = b"\1" * len(self.survey.needed)
+        self._used = True
         cut = _Cut(layout, start, size)
         assembler = Assembler(layout, self._lookup, self.survey)
         buffers: list[memoryview] = []
@@ -99,7 +106,7 @@ class Adaptive:
                 aclosing(in_order(runs(layout, start, size=size), prepare, AHEAD)) as drafts,
             ):
                 try:
-                    await in_thread(pool, self._cache.begin, self._old)
+                    await in_thread(pool, self._begin)
                     async for draft, buffer in drafts:
                         yield await self._complete(cut, draft, buffer, fetched)
                         if buffer is not None:
@@ -148,6 +155,10 @@ class Adaptive:
         planned = cut(self.survey.needed, draft.blocks[0].number, draft.blocks[-1].number + 1)
         await _copy(cut, planned, fetched, draft, buffer)
         return buffer[: draft.run.size]
+
+    def _begin(self) -> None:
+        old, self._old = self._old, None
+        self._cache.begin(old)
 
     def _keep(self) -> None:
         try:

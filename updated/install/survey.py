@@ -105,7 +105,9 @@ class Lookup:
             return None
         source, chunk = Source(place // PLACES), place % PLACES
         if source == Source.TARGET and chunk < run_start:
-            return None  # written over by now
+            if self.image.read(chunk, 1) != digest:
+                return None  # written over by now
+            source = Source.WRITTEN  # with the same
         if source == Source.WRITTEN and chunk >= max(self.start, run_start - self.lag):
             return None  # not written yet
         return (source, chunk) if source in self.seeds else None
