@@ -81,12 +81,14 @@ class UsbSource:
         retry: float = RETRY,
         patience: float = PATIENCE,
         booting: float = BOOTING,
+        wait: float = WAIT,
     ) -> None:
         """`protected`: device numbers of slots and of what the system has mounted; called in a thread.
 
         `compatible`: this device's, for the result file.  `retry`: seconds until udev is looked for again.
         `patience`: seconds after which a stick is given up.  `booting`: seconds from the kernel's start in
-        which sticks turn up that were left in.  Raises ConfigError.
+        which sticks turn up that were left in.  `wait`: seconds that a look waits for mounts.
+        Raises ConfigError.
         """
         _check(options)
         self._options = options
@@ -96,6 +98,7 @@ class UsbSource:
         self._retry = retry
         self._patience = patience
         self._booting = booting
+        self._wait = wait
         self._led = Led(options.led, leds)
         programs = {
             "on-start": options.on_start,
@@ -179,15 +182,15 @@ class UsbSource:
 
         wanted = [plugged for plugged in self._plugged if not plugged.stick.given_up]
         wanted = [plugged for plugged in wanted if interesting(plugged.stick)]
-        opening = [asyncio.create_task(self._open(plugged)) for plugged in wanted]
+        opening = {asyncio.create_task(self._open(plugged)): plugged for plugged in wanted}
         if not opening:
             return []
-        _, late = await asyncio.wait(opening, timeout=WAIT)
+        done, late = await asyncio.wait(opening, timeout=self._wait)
         for task in late:
             self._keep(task)
             task.add_done_callback(lambda _: self._changed())
         found = []
-        for plugged in wanted:
+        for plugged in (plugged for task, plugged in opening.items() if task in done):
             items = plugged.stick.items or ()
             fresh = [item for item in items if plugged.stick.mounted and not known(item)]
             found += fresh
@@ -243,7 +246,7 @@ class UsbSource:
             await self._write(plugged)
         closing = [asyncio.create_task(plugged.stick.close()) for plugged in idle if plugged.stick.mounted]
         if closing:
-            _, late = await asyncio.wait(closing, timeout=WAIT)
+            _, late = await asyncio.wait(closing, timeout=self._wait)
             self._background |= late
 
     # How it ended
@@ -306,7 +309,12 @@ async def _readable(handle: int) -> None:
     """Wait until there is something to read; nobody is called while it is not read."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_reader(handle, lambda: ready.done() or ready.set_result(None))
+
+    def call() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(handle, call)
     try:
         await ready
     finally:

@@ -33,7 +33,7 @@ def bundles(root: Path, folder: str = "") -> list[tuple[str, os.stat_result]]:
 
 
 def write_text(root: Path, name: str, text: str) -> None:
-    """Put `text` into the file `name` in `root`: the whole new file or the old one is there.  Raises OSError."""
+    """Put `text` into the file `name` in `root`: the old file or all of the new one.  Raises OSError."""
     with _open_folder(root) as folder:
         temporary = f".{name}.new"
         with contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
 """One file system on a stick, from plugging it in to pulling it out.
 
 Whatever touches the medium runs in a thread of its own, for a limited time: a dying stick may hold a thread
-for ever, and must hold nobody else.  What is mounted is told by the threads that do it, not by those who wait.
+for ever, and must hold nobody else.  What is mounted is told by the threads that do it, not by who waits.
 """
 
 from __future__ import annotations
