@@ -25,9 +25,10 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def make_bundle(tmp_path: Path, signer: tuple[Path, Path]) -> MakeBundle:
-    """`make_bundle(format, files, extra)`: `extra` is more manifest; images are those named `*.img`."""
+    """`make_bundle(format, files, extra, squashfs)`: `extra` is more manifest, `squashfs` are options of
+    mksquashfs; images are those named `*.img`."""
 
-    def make(bundle_format: str, files: Mapping[str, bytes], extra: str = "") -> Path:
+    def make(bundle_format: str, files: Mapping[str, bytes], extra: str = "", squashfs: str = "") -> Path:
         content = tmp_path / f"content-{bundle_format}"
         content.mkdir()
         for name, data in files.items():
@@ -40,7 +41,8 @@ def make_bundle(tmp_path: Path, signer: tuple[Path, Path]) -> MakeBundle:
         )
         bundle = tmp_path / f"{bundle_format}.raucb"
         cert, key = signer
-        command = ["rauc", "bundle", f"--cert={cert}", f"--key={key}", str(content), str(bundle)]
+        sign = ["rauc", "bundle", f"--cert={cert}", f"--key={key}", f"--mksquashfs-args={squashfs}"]
+        command = [*sign, str(content), str(bundle)]
         subprocess.run(command, check=True, capture_output=True)
         return bundle
 

@@ -42,7 +42,7 @@ __all__ = [
 
 AHEAD = 2  # runs that are read or wait for their turn while every worker has one
 MAX_WORKERS = 4  # more would outrun any flash, and cost memory
-REMOTE_LOAD = 2 << 20  # stored bytes under way from a network: they are lost when it breaks
+REMOTE_LOAD = 3 << 19  # stored bytes under way from a network: they are lost when it breaks
 
 
 def new_buffer() -> memoryview:
@@ -155,7 +155,7 @@ def _whole(layout: FileLayout, reader: Reader) -> Iterator[Run]:
 
 
 def _weight(item: tuple[Group, Job]) -> int:
-    return item[1].length
+    return item[1].run.stored
 
 
 def default_workers() -> int:
