@@ -1,4 +1,4 @@
-"""`Retry-After`, in both of its forms and none of them."""
+"""`Retry-After`, in both of its forms and none of them; URLs as people may see them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from updated.core.link import retry_after
+from updated.core.link import retry_after, without_secrets
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -32,3 +32,16 @@ def test_seconds_or_a_date(value: str, seconds: float) -> None:
 )
 def test_anything_else(value: str) -> None:
     assert retry_after(value, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "clean"),
+    [
+        ("https://user:secret@host:8443/a/b?token=x#y", "https://host:8443/a/b"),
+        ("https://host/a", "https://host/a"),
+        ("https://user:secret@[::1/a?token=x", "[::1/a"),
+        ("https://host/\x1b[2J", "'https://host/\\x1b[2J'"),
+    ],
+)
+def test_urls_without_secrets(url: str, clean: str) -> None:
+    assert without_secrets(url) == clean

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from updated.errors import UpdatedError
 
@@ -56,6 +57,17 @@ def retry_after(value: str, now: datetime) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - now).total_seconds())
+
+
+def without_secrets(url: str) -> str:
+    """`url` for messages: without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        clean = parts._replace(netloc=host, query="", fragment="").geturl()
+    except ValueError:
+        clean = url.rpartition("@")[2].partition("?")[0]
+    return clean if clean.isprintable() else repr(clean)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
-from updated.core.link import Answer, Fetch, retry_after
+from updated.core.link import Answer, Fetch, retry_after, without_secrets
 from updated.core.model import Expected
 from updated.core.polling import NO_BUNDLE, FeedError, FeedMemory, Finding, Seen
 from updated.core.source import Item
@@ -121,11 +121,12 @@ class ChannelFeed:
             raise self._refused(answer, _SIGNATURE_HINTS)
         if self._required:
             hint = "`updated channel` signs an index; `signature` in [ota] of updated.toml asks for it."
-            raise SignatureError(f"the index is not signed: {url} is not there", hint=hint)
+            raise SignatureError(f"the index is not signed: {without_secrets(url)} is not there", hint=hint)
         if seen.signed:
             hint = "Somebody on the way may have taken it away; its maker must sign each index from now on."
             raise SignatureError(
-                f"the index is not signed any more: {url} is not there, but was before", hint=hint
+                f"the index is not signed any more: {without_secrets(url)} is not there, but was before",
+                hint=hint,
             )
         return None
 
@@ -149,12 +150,12 @@ class ChannelFeed:
         """A device that cannot reach the real server goes on; somebody should know."""
         if index.expires is None or self._now() < index.expires:
             return ()
-        text = f"The index is stale: it expired at {index.expires.isoformat()}"
-        return (f"{text}; its maker has not renewed it, or somebody shows an old one ({self._url})",)
+        when, url = index.expires.isoformat(), without_secrets(self._url)
+        return (f"The index is stale since {when}: not renewed, or somebody shows an old one ({url})",)
 
     def _refused(self, answer: Answer, hints: Mapping[int, str]) -> FeedError:
         return FeedError(
-            f"{answer.url} answered with status {answer.status}, expected 200",
+            f"{without_secrets(answer.url)} answered with status {answer.status}, expected 200",
             status=answer.status,
             retry_after=retry_after(answer.headers.get("retry-after", ""), self._now()),
             hint=hints.get(answer.status, ""),
@@ -199,7 +200,9 @@ def _verify(url: str, body: bytes, signature: bytes, keyring: Keyring, now: date
         message.check_digest(hashlib.new(message.digest_algorithm, body).digest())
     except SignatureError as error:
         hint = error.hint if error.passing else "Index and signature must be published together, unchanged."
-        raise type(error)(f"the signature of {url} is no good: {error}", hint=hint) from error
+        raise type(error)(
+            f"the signature of {without_secrets(url)} is no good: {error}", hint=hint
+        ) from error
 
 
 def _der(signature: bytes) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from updated.core import polling, schedule
+from updated.core.link import without_secrets
 from updated.core.model import TIMESTAMP, Outcome
 from updated.core.polling import Feed, FeedMemory, Finding, PollStatus
 from updated.core.rollout import place
@@ -160,7 +161,7 @@ class OtaSource:
         plan = self._resumed()
         self._due = plan.due
         self._changed()
-        log.info("%s is looked at in %.0f s", self._feed.url, plan.wait)
+        log.info("%s is looked at in %.0f s", without_secrets(self._feed.url), plan.wait)
         await self._memory.save(replace(self._memory.value, plan=plan))
         if self._asked:
             self._bring_forward(SOON)
@@ -195,7 +196,7 @@ class OtaSource:
     def _postpone(self, reason: str) -> None:
         self._postponed += 1
         if self._postponed == 1:
-            log.info("%s is not looked at now: %s", self._feed.url, reason)
+            log.info("%s is not looked at now: %s", without_secrets(self._feed.url), reason)
         self._set_due(self._plan(schedule.postpone(self._postponed)).due)
 
     def _bring_forward(self, delay: float) -> None:
