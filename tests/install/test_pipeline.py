@@ -9,19 +9,29 @@ import random
 import subprocess
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from updated.bundle.chunks import CHUNK
+from updated.bundle.decompress import Compressor
 from updated.bundle.plan import Range, run_on_bytes
 from updated.bundle.squashfs import FileLayout, open_image
+from updated.bundle.squashfs.layout import STORED
+from updated.bundle.verity import VerityParams, VerityTree
 from updated.core.model import Reader, SlotWriter
 from updated.errors import BundleError, DeviceError, SourceError, UpdatedError
-from updated.install.pipeline import AHEAD, RUN, stream_image, unpack
+from updated.install.fetch import REREADS, Group, in_groups
+from updated.install.pipeline import AHEAD, REMOTE_LOAD, RUN, BlockRuns, runs, stream_image, unpack
 from updated.install.readback import STRETCH
+from updated.install.runs import REMOTE_RUN
 
 GRANULE = 4096
 WORKERS = 2
@@ -31,26 +41,25 @@ MIB = 1 << 20
 class FlatDigests:
     """A `Verifier` whose digests lie behind the payload in one row; remembers who checked in which thread."""
 
-    granule = GRANULE
-
-    def __init__(self, payload: bytes) -> None:
+    def __init__(self, payload: bytes, granule: int = GRANULE) -> None:
+        self.granule = granule
         self.data_size = len(payload)
-        self.proof = b"".join(_digests(payload))
+        self.proof = b"".join(_digests(payload, granule))
         self.threads: set[str] = set()
 
     def digests(self, offset: int, length: int) -> Range:
-        assert offset % GRANULE == 0
-        assert length % GRANULE == 0 or offset + length == self.data_size
-        return Range(self.data_size + offset // GRANULE * 32, -(-length // GRANULE) * 32)
+        assert offset % self.granule == 0
+        assert length % self.granule == 0 or offset + length == self.data_size
+        return Range(self.data_size + offset // self.granule * 32, -(-length // self.granule) * 32)
 
     def check(self, offset: int, data: bytes | memoryview, digests: bytes) -> None:
         self.threads.add(threading.current_thread().name)
-        if list(_digests(data)) != [digests[i : i + 32] for i in range(0, len(digests), 32)]:
+        if list(_digests(data, self.granule)) != [digests[i : i + 32] for i in range(0, len(digests), 32)]:
             raise BundleError("bundle payload is corrupted")
 
 
-def _digests(data: bytes | memoryview) -> Iterable[bytes]:
-    return (hashlib.sha256(data[i : i + GRANULE]).digest() for i in range(0, len(data), GRANULE))
+def _digests(data: bytes | memoryview, granule: int) -> Iterable[bytes]:
+    return (hashlib.sha256(data[i : i + granule]).digest() for i in range(0, len(data), granule))
 
 
 @dataclass
@@ -65,6 +74,7 @@ class Bytes:
     expected: list[tuple[int, int]] = field(default_factory=list)
     wanted: list[tuple[int, int]] = field(default_factory=list)
     forgotten: list[tuple[int, int]] = field(default_factory=list)
+    ends: int = 0
 
     @property
     def size(self) -> int:
@@ -83,7 +93,9 @@ class Bytes:
         return self.given
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        ranges = list(ranges)
         self.expected += ranges
+        self.ends += not ranges
 
     def forget(self, offset: int, length: int) -> None:
         self.forgotten.append((offset, length))
@@ -449,3 +461,184 @@ def test_memory_is_that_of_the_window_not_of_the_image(squash: Squash) -> None:
     before = peak()
     image.stream(slot=Nowhere())
     assert peak() - before < 24 * 1024
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("option", ["-no-fragments", "-always-use-fragments"])
+def test_reads_are_as_they_were_announced_and_each_byte_comes_once(
+    squash: Squash, option: str, remote: bool
+) -> None:
+    image = squash(mixed(9 * MIB + 77), option, beside={"aaa": b"neighbour" * 99})
+    reader = Bytes(image.payload + image.verifier.proof, remote=remote)
+    slot = Slot()
+    image.stream(reader, slot)
+    assert slot.holds(image.content)
+    assert reader.wanted == reader.expected
+    assert reader.ends == 1
+    ranges = sorted(reader.wanted)
+    overlaps = [sum(one) - other[0] for one, other in pairwise(ranges) if sum(one) > other[0]]
+    # The tail's block, and its digests, may share a granule with what lies beside it.
+    assert sum(overlaps) <= (2 * GRANULE if option == "-always-use-fragments" else 0)
+
+
+def test_a_network_has_less_under_way_than_a_file(squash: Squash) -> None:
+    image = squash(random.Random(1).randbytes(12 * MIB), "-noD")
+    reader = Bytes(image.payload + image.verifier.proof, remote=True)
+    most = 0
+
+    def look(offset: int) -> None:
+        nonlocal most
+        time.sleep(0.002)
+        most = max(most, reader.given - offset)
+
+    slot = Slot(before_write=look)
+    image.stream(reader, slot)
+    assert slot.holds(image.content)
+    digests_and_borders = 110_000
+    assert REMOTE_RUN < most <= REMOTE_LOAD + digests_and_borders
+
+
+class Flaky(Bytes):
+    """Gives a wrong byte at `at`, the first `bad` times that it is read."""
+
+    bad = 0
+    at = 0
+
+    async def read(self, offset: int, length: int) -> bytes:
+        data = bytearray(await super().read(offset, length))
+        if self.bad and offset <= self.at < offset + length:
+            data[self.at - offset] ^= 1
+            self.bad -= 1
+        return bytes(data)
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+@pytest.mark.parametrize("where", ["data", "border", "digests"])
+def test_bad_bytes_are_read_again(squash: Squash, where: str, bad: int) -> None:
+    image = squash(random.Random(8).randbytes(5 * MIB))
+    start = image.layout.start
+    reader = Flaky(image.payload + image.verifier.proof)
+    reader.bad = bad
+    reader.at = {
+        "data": start + 2 * MIB + 100_000,
+        "border": start + 2 * MIB,  # of two runs, in one granule
+        "digests": len(image.payload) + (start + 2 * MIB + 100_000) // GRANULE * 32,
+    }[where]
+    slot = Slot()
+    assert image.stream(reader, slot) == hashlib.sha256(image.content).digest()
+    assert slot.holds(image.content)
+    assert reader.bad == 0
+    assert any(offset <= reader.at < offset + length for offset, length in reader.forgotten)
+
+
+def test_bytes_that_stay_bad_are_the_fault_of_where_they_come_from(squash: Squash) -> None:
+    image = squash(random.Random(8).randbytes(3 * MIB))
+    reader = Flaky(image.payload + image.verifier.proof)
+    reader.bad, reader.at = 1 << 30, image.layout.start + MIB + 100_000
+    slot = Slot()
+    text = r"^bundle payload is corrupted: bytes \d+ to \d+ of memory.raucb are not those that were signed$"
+    with pytest.raises(SourceError, match=text):
+        image.stream(reader, slot)
+    assert (1 << 30) - reader.bad == 1 + REREADS
+    assert slot.holds(image.content[:MIB])
+    assert reader.ends == 1
+
+
+def small_layout(words: list[int], start: int, size: int) -> FileLayout:
+    return FileLayout(
+        size=size,
+        block_size=4096,
+        compressor=Compressor.GZIP,
+        start=start,
+        words=array("I", [word | STORED if word else 0 for word in words]),
+        stored_bytes=sum(words),
+        tail=None,
+    )
+
+
+@settings(max_examples=50)
+@given(
+    words=st.lists(st.sampled_from([0, 4096]), min_size=1, max_size=60),
+    start=st.integers(0, 3 * CHUNK),
+    granule=st.sampled_from([4096, CHUNK]),
+    many=st.integers(1, 9),
+    first=st.integers(0, 60),
+    data=st.data(),
+)
+def test_any_layout_comes_whole_in_order_and_once(
+    *, words: list[int], start: int, granule: int, many: int, first: int, data: st.DataObject
+) -> None:
+    layout = small_layout(words, start, 4096 * len(words))
+    behind = data.draw(st.integers(0, 2 * CHUNK))
+    payload = random.Random(1).randbytes(start + layout.stored_bytes + behind)
+    first = min(first, len(words))
+    content, position = b"", start
+    for word in words:
+        content += payload[position : position + word] or bytes(4096)
+        position += word
+    verifier = FlatDigests(payload, granule)
+    reader = Bytes(payload + verifier.proof, remote=data.draw(st.booleans()))
+
+    async def main() -> bytes:
+        wanted = runs(layout, first * 4096, size=many * 4096)
+        parts = unpack(layout, verifier, reader, workers=1, runs=wanted)
+        return b"".join([bytes(part) async for part in parts])
+
+    assert asyncio.run(main()) == content[first * 4096 :]
+    assert reader.wanted == reader.expected
+    ranges = sorted(reader.wanted)
+    assert all(offset + length <= behind for (offset, length), (behind, _) in pairwise(ranges))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 4096), min_size=1, max_size=300), st.data())
+def test_runs_of_any_blocks(words: list[int], data: st.DataObject) -> None:
+    size = 4096 * len(words) - data.draw(st.integers(0, 4095))
+    layout = small_layout(words, 96, size)
+    first = data.draw(st.integers(0, len(words) - 1))
+    last = data.draw(st.integers(first + 1, min(len(words), first + 256)))
+    run = BlockRuns(layout)(range(first, last))
+    assert run.start == 96 + sum(words[:first])
+    assert run.stored == sum(words[first:last])
+    assert run.size == sum(layout.output(block) for block in range(first, last))
+    whole = list(runs(layout, first * 4096))
+    assert whole[0].start == run.start
+    assert sum(some.size for some in whole) == size - first * 4096
+    assert [BlockRuns(layout)(some.blocks) for some in whole] == whole
+
+
+def test_what_is_no_run() -> None:
+    layout = small_layout([4096] * 600, 0, 4096 * 600)
+    for blocks in (range(0), range(0, 4, 2), range(590, 601), range(257)):
+        with pytest.raises(ValueError, match="not one run"):
+            BlockRuns(layout)(blocks)
+    with pytest.raises(ValueError, match="no border of blocks: 5"):
+        list(runs(layout, 5))
+    assert list(runs(layout, 4096 * 600)) == []
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_groups_are_bounded(scattered: bool) -> None:
+    tree = VerityTree(VerityParams(b"", b"", 1 << 32), bytes(32 * (1 << 32 >> 19)))
+    layout = small_layout([4096] * 100_000, 96, 4096 * 100_000)
+    make = BlockRuns(layout)
+    some = [make(range(n, n + 1)) for n in range(0, 100_000, 900)] if scattered else list(runs(layout))
+    groups: dict[int, Group] = {}
+    jobs = []
+    for group, job in in_groups(tree, some):
+        groups[id(group)] = group
+        jobs.append(job)
+    assert [job.run for job in jobs] == some
+    for group in groups.values():
+        assert sum(job.run.stored for job in group.jobs) <= 64 * MIB
+        assert sum(proof.length for proof in group.proofs) <= 512 * 1024
+        assert len(group.jobs) <= 256
+    assert len(groups) == (1 if scattered else 7)
+
+
+def test_a_group_ends_where_the_order_turns_back() -> None:
+    layout = small_layout([4096] * 1000, 0, 4096 * 1000)
+    make = BlockRuns(layout)
+    back = [make(range(500, 600)), make(range(600, 700)), make(range(100, 200))]
+    groups = [group for group, _ in in_groups(FlatDigests(bytes(4096 * 1000), 4096), back)]
+    assert [id(group) == id(groups[0]) for group in groups] == [True, True, False]

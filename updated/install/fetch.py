@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 GROUP_DATA: Final = 64 << 20  # stored bytes of a group: two requests for so many cost no time
 GROUP_DIGESTS: Final = 512 << 10  # bytes; what 64 MiB need, and the memory of a group
 GROUP_RUNS: Final = 256  # runs that are laid out at once, in a few milliseconds of the event loop
-BRIDGE: Final = 64 << 10  # bytes of digests that nobody needs cost less than one more request
 REREADS: Final = 3
 
 T = TypeVar("T")
@@ -108,7 +107,7 @@ def _merged(proofs: list[Range], proof: Range | None) -> list[Range]:
     if proofs:
         last = proofs[-1]
         last_end = last.offset + last.length
-        if last.offset <= proof.offset <= last_end + BRIDGE:
+        if last.offset <= proof.offset <= last_end:
             return [*proofs[:-1], Range(last.offset, max(end, last_end) - last.offset)]
     return [*proofs, proof]
 
