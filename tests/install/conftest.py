@@ -41,8 +41,8 @@ def make_bundle(tmp_path: Path, signer: tuple[Path, Path]) -> MakeBundle:
         )
         bundle = tmp_path / f"{bundle_format}.raucb"
         cert, key = signer
-        sign = ["rauc", "bundle", f"--cert={cert}", f"--key={key}", f"--mksquashfs-args={squashfs}"]
-        command = [*sign, str(content), str(bundle)]
+        options = [f"--mksquashfs-args={squashfs}"] if squashfs else []
+        command = ["rauc", "bundle", f"--cert={cert}", f"--key={key}", *options, str(content), str(bundle)]
         subprocess.run(command, check=True, capture_output=True)
         return bundle
 

@@ -203,6 +203,38 @@ def test_a_verity_payload_that_was_changed(make_bundle: MakeBundle, keyring: Key
         flip(bundle, offset)
 
 
+@pytest.mark.parametrize("where", ["superblock", "directory", "tree"])
+def test_bytes_that_were_only_cached_wrongly_do_no_harm(
+    make_bundle: MakeBundle, keyring: Keyring, tmp_path: Path, where: str
+) -> None:
+    bundle = make_bundle("verity", {**FILES, "rootfs.img": random.Random(2).randbytes(600_000)}, HOOK)
+    tree = opened(bundle, keyring, nothing).payload.verifier.data_size
+    at = {"superblock": 5, "directory": tree - 4096, "tree": tree + 5}[where]
+
+    class Poisoned(FileReader):
+        poison = True
+        served = 0
+
+        async def read(self, offset: int, length: int) -> bytes:
+            data = bytearray(await super().read(offset, length))
+            if self.poison and offset <= at < offset + length:
+                data[at - offset] ^= 1
+                self.served += 1
+            return bytes(data)
+
+        def forget(self, offset: int, length: int) -> None:
+            self.poison = self.poison and not offset <= at < offset + length
+
+    async def main() -> int:
+        reader = Poisoned(os.open(bundle, os.O_RDONLY), str(bundle), bundle.stat().st_size)
+        found = await open_bundle(reader, keyring=keyring, formats=FORMATS, now=NOW)
+        assert await found.read_file("hook.sh", 100) == FILES["hook.sh"]
+        await reader.close()
+        return reader.served
+
+    assert asyncio.run(main()) == 1
+
+
 def test_info_on_a_verity_bundle_reads_only_its_end(make_bundle: MakeBundle, keyring: Keyring) -> None:
     bundle = make_bundle("verity", FILES, HOOK)
 
