@@ -403,7 +403,8 @@ def test_a_stick_that_hangs_is_given_up(
     mounter = SlowMounter(held={dying})
 
     async def scenario() -> None:
-        async with scene(tmp_path, mounter=mounter, patience=0.2) as it:
+        settle()
+        async with scene(tmp_path, mounter=mounter, patience=1.0) as it:
             await it.called()
             for _ in range(3):
                 (item,) = await it.items()
@@ -427,11 +428,11 @@ def test_a_slow_stick_calls_when_it_is_there(
 
     async def scenario() -> None:
         async with scene(tmp_path, mounter=mounter, wait=0.05) as it:
-            await it.called()
-            assert len(await it.items()) == 1
+            assert slow not in (await it.first()).location
+            await until(lambda: mounter.asked)
             mounter.released.set()
-            await it.called()
-            assert len(await it.items()) == 2
+            while len(await it.items()) < 2:
+                await it.called()
             assert mounter.asked == 1
 
     udev.run(scenario)
@@ -658,9 +659,11 @@ def test_a_stick_with_nothing_for_this_device(
     udev: World, sticks: Sticks, content: Path, tmp_path: Path, told: Told, options: UsbOptions
 ) -> None:
     image = sticks.make("stick", content)
+    sticks.plug(sticks.make("before"))
 
     async def scenario() -> None:
         async with scene(tmp_path, options, leds=tmp_path / "leds") as it:
+            await it.called()  # it watches
             sticks.plug(image)
             item = await it.first()
             for _ in range(3):  # as after every rest

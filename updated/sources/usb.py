@@ -60,6 +60,8 @@ class _Plugged:
         self.passed: dict[str, Passed] = {}
         self.news = False
         self.in_use = False
+        self.opening: asyncio.Task[None] | None = None
+        self.late = False  # somebody got tired of waiting for `opening`
 
     def name_of(self, item: Item) -> str:
         return str(Path(item.location).relative_to(self.stick.place))
@@ -180,17 +182,15 @@ class UsbSource:
         def interesting(stick: Stick) -> bool:
             return stick.items is None or not all(map(known, stick.items))
 
-        wanted = [plugged for plugged in self._plugged if not plugged.stick.given_up]
-        wanted = [plugged for plugged in wanted if interesting(plugged.stick)]
-        opening = {asyncio.create_task(self._open(plugged)): plugged for plugged in wanted}
+        wanted = [plugged for plugged in self._plugged if not (plugged.stick.given_up or plugged.late)]
+        opening = {self._open(plugged): plugged for plugged in wanted if interesting(plugged.stick)}
         if not opening:
             return []
-        done, late = await asyncio.wait(opening, timeout=self._wait)
+        _, late = await asyncio.wait(opening, timeout=self._wait)
         for task in late:
-            self._keep(task)
-            task.add_done_callback(lambda _: self._changed())
+            self._call_when_open(opening.pop(task), task)
         found = []
-        for plugged in (plugged for task, plugged in opening.items() if task in done):
+        for plugged in opening.values():
             items = plugged.stick.items or ()
             fresh = [item for item in items if plugged.stick.mounted and not known(item)]
             found += fresh
@@ -281,12 +281,30 @@ class UsbSource:
     def _of(self, location: str) -> _Plugged | None:
         return next((plugged for plugged in self._plugged if plugged.stick.holds(location)), None)
 
-    async def _open(self, plugged: _Plugged) -> None:
+    def _open(self, plugged: _Plugged) -> asyncio.Task[None]:
+        """Done: it is mounted and looked at, or given up."""
+        if plugged.opening is None or plugged.opening.done():
+            plugged.opening = asyncio.create_task(self._open_or_say(plugged))
+            self._keep(plugged.opening)
+        return plugged.opening
+
+    async def _open_or_say(self, plugged: _Plugged) -> None:
         try:
             await plugged.stick.open()
         except SourceError as error:
             if plugged in self._plugged:
                 log.warning("%s", error.with_hint())
+
+    def _call_when_open(self, plugged: _Plugged, opening: asyncio.Task[None]) -> None:
+        """It is not waited for a second time."""
+
+        def opened(_: asyncio.Task[None]) -> None:
+            plugged.late = False
+            self._changed()
+
+        if not plugged.late:
+            plugged.late = True
+            opening.add_done_callback(opened)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._keep(asyncio.create_task(work))
