@@ -553,6 +553,36 @@ def test_what_an_interrupted_install_wrote_is_found_without_knowing_how_much(
     assert adaptive.stats.fetched == MIB
 
 
+def test_what_is_left_of_the_old_content_after_an_interrupted_install(board: Board, bundle: Bundle) -> None:
+    """A file is read again quickly, so the slot is not hashed: what the index says turns out to be wrong."""
+    board.path(1).write_bytes(noise(MIB) + NOISE[MIB:])
+    board.status["rootfs.1"] = SlotStatus(status="pending")
+    index = board.data / "slot.rootfs.1" / "hash-unknown" / "block-hash-index"
+    index.parent.mkdir(parents=True)
+    index.write_bytes(digests_of(NOISE))
+    wire = bundle(NOISE)
+    wire.remote = False
+    adaptive = board.install(wire, active=None)
+    assert adaptive.stats.fetched == adaptive.stats.late == MIB
+    assert not index.exists()
+
+
+def test_the_cache_cannot_be_kept(board: Board, bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """The install is good all the same."""
+
+    async def use(opened: OpenedBundle, image: Image) -> None:
+        adaptive = await board.open(opened, image)
+        assert adaptive is not None
+        await board.write(adaptive, opened, image)
+        shutil.rmtree(board.data)
+        board.data.touch()
+        await adaptive.keep()
+
+    board.run(bundle(NOISE), use)
+    assert board.path(1).read_bytes() == NOISE
+    assert "Continuing after failure to write new hash index: " in caplog.text
+
+
 def test_a_link_that_breaks(board: Board, bundle: Bundle) -> None:
     wire = bundle(NOISE)
     wire.fail_after = 2 * MIB

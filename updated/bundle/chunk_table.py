@@ -28,26 +28,22 @@ class ChunkTable:
         self._size = wanted + wanted // 2 + 1
         self._table = array("Q", [0]) * self._size
 
-    def want(self, digest: bytes | memoryview, place: int) -> None:
-        """Look for `digest`; it will be found at `place` if nobody offers another one, the first of them."""
-        prefix = int.from_bytes(digest[:8], "little")
+    def want(self, prefix: int, place: int) -> None:
+        """Look for a digest; it will be found at `place`, the first of them, if nobody offers another one."""
         at = self._find(prefix)
         if at >= 0 and not self._table[at]:
             self._table[at] = _tag(prefix) << PLACE_BITS | (place + 1)
 
     def offer(self, digests: bytes, place: int) -> None:
         """The chunks with these digests are at `place` and behind it; the last offer of a digest counts."""
-        table, size, probes = self._table, self._size, range(MAX_PROBES)
-        prefixes = array("Q", digests)[::WORDS]
-        if sys.byteorder == "big":
-            prefixes.byteswap()
-        for place_after, prefix in enumerate(prefixes, place + 1):
+        table, size = self._table, self._size
+        for place_after, prefix in enumerate(prefixes(digests), place + 1):
             at = prefix % size
             entry = table[at]
             if not entry:  # almost always
                 continue
             tag = _tag(prefix)
-            for _ in probes:
+            for _ in range(MAX_PROBES):
                 if entry >> PLACE_BITS == tag:
                     table[at] = tag << PLACE_BITS | place_after
                     break
@@ -58,7 +54,7 @@ class ChunkTable:
 
     def place(self, digest: bytes | memoryview) -> int:
         """Where the chunk with this digest is; -1: not known."""
-        at = self._find(int.from_bytes(digest[:8], "little"))
+        at = self._find(int.from_bytes(digest[:8], sys.byteorder))
         return (self._table[at] & PLACE_MASK) - 1 if at >= 0 else -1
 
     def _find(self, prefix: int) -> int:
@@ -70,6 +66,11 @@ class ChunkTable:
                 return at
             at = at + 1 if at + 1 < size else 0
         return -1
+
+
+def prefixes(digests: bytes) -> array[int]:
+    """The first 64 bits of each digest."""
+    return array("Q", digests)[::WORDS]
 
 
 def _tag(prefix: int) -> int:

@@ -37,6 +37,14 @@ class Stats:
     fetched: int = 0
     late: int = 0  # of `fetched`: a seed did not have what it was thought to
 
+    def __add__(self, other: Stats) -> Stats:
+        return Stats(
+            self.seeds + other.seeds,
+            self.zeros + other.zeros,
+            self.fetched + other.fetched,
+            self.late + other.late,
+        )
+
     @property
     def saved(self) -> float:
         """Part of the bytes that was not fetched, 0 to 1."""
@@ -158,7 +166,10 @@ class Adaptive:
 
     def _begin(self) -> None:
         old, self._old = self._old, None
-        self._cache.begin(old)
+        try:
+            self._cache.begin(old)
+        except OSError as error:  # an index that is out of date is found out
+            log.warning("Failed to rename a hash index: %s", error)
 
     def _keep(self) -> None:
         try:

@@ -6,13 +6,13 @@ read, and hashed, when they are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
 from updated.bundle.block_index import CHUNK, DIGEST, MAX_CHUNKS, ZERO
-from updated.bundle.chunk_table import ChunkTable
+from updated.bundle.chunk_table import ChunkTable, prefixes
 from updated.bundle.squashfs import FileLayout
 from updated.install.runs import Run, runs
 from updated.install.seeds import Index, Seed
@@ -20,6 +20,7 @@ from updated.install.seeds import Index, Seed
 AHEAD: Final = 4  # runs that are put together before the first of them is written
 BATCH: Final = 512  # chunks looked at with one read of each index
 STEP: Final = 32  # batches between two signs of life
+ZERO_PREFIX: Final = prefixes(ZERO)[0]
 
 
 class Source(IntEnum):
@@ -68,8 +69,8 @@ class Lookup:
             yield
         self.table = ChunkTable(wanted)
         for first, digests in self._batches():
-            for chunk in self._elsewhere(first, digests):
-                self.table.want(_digest(digests, chunk - first), place_of(Source.WRITTEN, chunk))
+            for number, prefix in self._elsewhere(first, digests):
+                self.table.want(prefix, place_of(Source.WRITTEN, first + number))
             yield
         if not wanted:
             return
@@ -124,17 +125,16 @@ class Lookup:
         for first in range(self.start, self.image.chunks, BATCH):
             yield first, self.image.read(first, BATCH)
 
-    def _elsewhere(self, first: int, digests: bytes) -> Sequence[int]:
-        """The chunks that are not zeros and not at the same position."""
-        here = list(self.here(first, BATCH).values())
+    def _elsewhere(self, first: int, digests: bytes) -> list[tuple[int, int]]:
+        """(number in the batch, prefix) of the chunks that are not zeros and not at the same position."""
+        here = self.here(first, BATCH).values()
         if digests in here:
-            return ()
-        return [
-            first + at // DIGEST
-            for at in range(0, len(digests), DIGEST)
-            if (digest := digests[at : at + DIGEST]) != ZERO
-            and all(there[at : at + DIGEST] != digest for there in here)
-        ]
+            return []
+        left = [(number, prefix) for number, prefix in enumerate(prefixes(digests)) if prefix != ZERO_PREFIX]
+        for there in map(prefixes, here):
+            end = len(there)
+            left = [(number, prefix) for number, prefix in left if number >= end or there[number] != prefix]
+        return left
 
 
 def survey(layout: FileLayout, lookup: Lookup, start: int, *, size: int) -> Iterator[Survey]:
@@ -198,7 +198,3 @@ def blocks_of_run(layout: FileLayout, run: Run) -> Iterator[tuple[int, int, int]
 def place_of(source: Source, chunk: int) -> int:
     """The number of a chunk among those of all sources."""
     return source * PLACES + chunk
-
-
-def _digest(digests: bytes, number: int) -> bytes:
-    return digests[number * DIGEST : (number + 1) * DIGEST]
