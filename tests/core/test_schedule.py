@@ -113,6 +113,11 @@ def test_after_a_reboot_with_a_clock_that_was_not_set(wall: float) -> None:
     assert resume(saved, Now(5.0, "next-boot", wall), OTA, 0.5).wait == first_delay(OTA, 0.5)
 
 
+def test_a_clock_that_was_never_set() -> None:
+    saved = plan(after_success(OTA), Now(10.0, "old-boot", 20.0), OTA)
+    assert resume(saved, Now(5.0, "next-boot", 1e8), OTA, 0.5).wait == first_delay(OTA, 0.5)
+
+
 def test_a_clock_that_was_once_in_the_future() -> None:
     saved = Plan(0.0, "old-boot", NOW.wall + 1e9, 3600.0)
     assert resume(saved, NOW, OTA, 0.0).wait == first_delay(OTA, 0.0)

@@ -209,6 +209,9 @@ def test_a_clock_that_is_set_after_the_start(bench: Bench) -> None:
             assert 30 <= await bench.wait(source) <= 600
             bench.clock.set(later - 50 * HOUR)
             assert await bench.wait(source) <= 600, "what was found out stays so"
+            await bench.next_look(source)
+            bench.clock.set(later)
+            assert await bench.wait(source) == OTA.interval, "that is known exactly"
 
     run(scenario())
 
@@ -475,6 +478,20 @@ def test_not_while_a_file_is_there(bench: Bench, tmp_path: Path) -> None:
             assert (bench.looks, await bench.wait(source)) == (0, 30)
             busy.unlink()
             await bench.next_look(source)
+
+    run(scenario())
+
+
+def test_a_short_interval(bench: Bench) -> None:
+    async def scenario() -> None:
+        bench.timing, bench.feed.says = Timing(1.0, 2.0), [UPDATE]
+        async with bench.running() as source:
+            for _ in range(3):
+                assert await bench.wait(source) == 30
+                await bench.next_look(source)
+            await bench.pass_by(source, 10)
+            await source.ended(ITEM, OUTCOME, again=True)
+            assert await bench.wait(source) == 20
 
     run(scenario())
 

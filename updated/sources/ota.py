@@ -68,7 +68,7 @@ class OtaSource:
 
         self._status = PollStatus(recent_errors=self._memory.value.errors)
         self._due: float | None = None  # seconds of CLOCK_BOOTTIME; None: not started, or stopped
-        self._attempt: float | None = None  # the last look of this run, CLOCK_BOOTTIME
+        self._looked = False  # since the service started
         self._asked = False  # somebody wants a look, since the last one began
         self._postponed = 0  # times in a row
         self._wake = asyncio.Event()
@@ -150,7 +150,8 @@ class OtaSource:
         if self._timing.linear:
             self._bring_forward(SOON)
         elif again:
-            self._bring_forward(schedule.after_failure(self._timing, self._failed_installs, self._jitter()))
+            delay = schedule.after_failure(self._timing, self._failed_installs, self._jitter())
+            self._bring_forward(self._plan(delay).wait)
 
     async def settled(self) -> None:
         """Nothing is held."""
@@ -178,13 +179,12 @@ class OtaSource:
 
     def _mind_the_time_of_day(self) -> None:
         """If it was set only after the start, it is known only now for how long the device was off."""
-        before, due = self._before, self._due
-        if before is None or before.boot_id == self._identity.boot_id or due is None:
+        before = self._before
+        if self._looked or before is None or before.boot_id == self._identity.boot_id:
             return
-        if self._attempt is None and not self._postponed:
-            better = self._resumed()
-            if better.due < due:
-                self._set_due(better.due)
+        due = self._resumed().due
+        if self._due is not None and due < self._due:
+            self._set_due(due)
 
     async def _why_not(self) -> str:
         reason = self._allowed()
@@ -200,13 +200,9 @@ class OtaSource:
         self._set_due(self._plan(schedule.postpone(self._postponed)).due)
 
     def _bring_forward(self, delay: float) -> None:
-        """Look after `delay` seconds at the latest, but never soon after the last look."""
-        if self._due is None:
-            return
+        """Look after `delay` seconds at the latest."""
         due = self._clock.boottime() + delay
-        if self._attempt is not None:
-            due = max(due, self._attempt + SOON)
-        if due < self._due:
+        if self._due is not None and due < self._due:
             self._set_due(due)
             self._wake.set()
 
@@ -227,9 +223,8 @@ class OtaSource:
 
     async def _look(self) -> None:
         """One attempt."""
-        self._postponed, self._asked = 0, False
-        self._attempt = self._clock.boottime()
-        self._status = polling.attempted(self._status, self._attempt)
+        self._postponed, self._asked, self._looked = 0, False, True
+        self._status = polling.attempted(self._status, self._clock.boottime())
         memory = self._memory.value
         # If the service dies of what the server says, it does not ask again at once.
         plan = self._plan(schedule.after_failure(self._timing, memory.errors + 1, self._jitter()))
