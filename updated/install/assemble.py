@@ -91,25 +91,37 @@ class Assembler:
                     draft.failed.append(block)
 
     def _extents(self, blocks: list[Block], draft: Draft) -> Iterator[Extent]:
-        """Reads, as long as possible; chunks of zeros are left out."""
+        """Reads, as long as possible."""
         extent: Extent | None = None
-        for block in blocks:
-            for number, start in enumerate(range(block.start, block.end, CHUNK)):
-                digest = block.digests[number * DIGEST : (number + 1) * DIGEST]
-                if digest == ZERO:
-                    continue
-                found = next(self._candidates(block.chunk + number, digest, draft), None)
-                if found is None:
-                    continue
-                source, chunk = found
-                if extent and _continues(extent, source, chunk, start):
-                    extent = (*extent[:3], start + CHUNK)
-                    continue
-                if extent:
-                    yield extent
-                extent = (source, chunk, start, start + CHUNK)
+        for found in self._found(blocks, draft):
+            if extent and _continues(extent, found):
+                extent = (*extent[:3], found[3])
+                continue
+            if extent:
+                yield extent
+            extent = found
         if extent:
             yield extent
+
+    def _found(self, blocks: list[Block], draft: Draft) -> Iterator[Extent]:
+        """Where blocks are, or else their chunks; those of zeros are nowhere."""
+        for block in blocks:
+            at = block.start // CHUNK * DIGEST
+            for source, there in draft.here.items():
+                if there[at : at + len(block.digests)] == block.digests:
+                    yield source, block.chunk, block.start, block.end
+                    break
+            else:
+                yield from self._chunks(block, draft)
+
+    def _chunks(self, block: Block, draft: Draft) -> Iterator[Extent]:
+        for number, start in enumerate(range(block.start, block.end, CHUNK)):
+            digest = block.digests[number * DIGEST : (number + 1) * DIGEST]
+            if digest == ZERO:
+                continue
+            found = next(self._candidates(block.chunk + number, digest, draft), None)
+            if found is not None:
+                yield *found, start, start + CHUNK
 
     def _check(self, block: Block, part: memoryview, draft: Draft) -> bool:
         """Is `part` what it should be?  Chunks that are not are looked for in other places."""
@@ -139,5 +151,6 @@ class Assembler:
         return self._lookup.candidates(chunk, digest, draft.blocks[0].chunk, draft.here)
 
 
-def _continues(extent: Extent, source: Source, chunk: int, start: int) -> bool:
-    return extent[0] == source and extent[3] == start and chunk == extent[1] + (start - extent[2]) // CHUNK
+def _continues(extent: Extent, found: Extent) -> bool:
+    source, chunk, start, end = extent
+    return found[0] == source and found[2] == end and found[1] == chunk + (end - start) // CHUNK
