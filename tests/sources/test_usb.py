@@ -25,7 +25,7 @@ import pytest
 
 from updated.core.model import Outcome
 from updated.core.source import Item, Source
-from updated.errors import ConfigError
+from updated.errors import ConfigError, DeviceError
 from updated.sources.usb import UsbOptions, UsbSource
 from updated.sources.usb_devices import Hotplug
 from updated.sources.usb_mount import KernelMounter
@@ -240,6 +240,27 @@ def test_what_the_system_uses_is_left_alone(
             assert [Path(item.location).parent.name for item in await it.items()] == [f"{name}-1"]
 
     udev.run(scenario)
+
+
+def test_nothing_is_touched_while_it_is_not_known_what_is_used(
+    udev: World, sticks: Sticks, content: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sticks.plug(sticks.make("stick", content))
+    answers = iter([DeviceError("Failed to read the mounts"), None])
+
+    def protected() -> set[int]:
+        if error := next(answers, None):
+            raise error
+        return set()
+
+    async def scenario() -> None:
+        settle()
+        async with scene(tmp_path, protected=protected, retry=0.01) as it:
+            await until(lambda: caplog.records)
+            await it.first()
+
+    udev.run(scenario)
+    assert caplog.messages == ["no USB sticks: Failed to read the mounts"]
 
 
 def test_our_own_mounts_protect_nothing(udev: World, sticks: Sticks, content: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from updated.core.model import TIMESTAMP, Outcome
 from updated.core.source import Item
-from updated.errors import ConfigError, SourceError
+from updated.errors import ConfigError, SourceError, UpdatedError
 from updated.finish import to_its_end
 from updated.sources.folder import SUFFIX
 from updated.sources.usb_answer import LEDS, Hooks, Led
@@ -109,6 +109,7 @@ class UsbSource:
         }
         self._hooks = Hooks(programs, options.hook_timeout)
         self._plugged: list[_Plugged] = []
+        self._looked = False
         self._numbers = itertools.count(1)
         self._changed: Callable[[], None] = lambda: None
         self._background: set[asyncio.Task[None]] = set()
@@ -123,8 +124,8 @@ class UsbSource:
             while True:
                 try:
                     await self._watch_udev()
-                except (SourceError, OSError) as error:
-                    text = error.with_hint() if isinstance(error, SourceError) else str(error)
+                except (UpdatedError, OSError) as error:
+                    text = error.with_hint() if isinstance(error, UpdatedError) else str(error)
                     log.log(logging.DEBUG if complained else logging.WARNING, "no USB sticks: %s", text)
                     complained = True
                 await asyncio.sleep(self._retry)
@@ -133,13 +134,12 @@ class UsbSource:
 
     async def _watch_udev(self) -> None:
         udev = await asyncio.to_thread(Hotplug)
-        at_start = True
         while True:
             removed, volumes = await asyncio.to_thread(self._look, udev)
             early = time.clock_gettime(time.CLOCK_BOOTTIME) < self._booting
-            if self._update(removed, volumes, at_start=at_start or early):
+            if self._update(removed, volumes, at_start=early or not self._looked):
                 self._changed()
-            at_start = False
+            self._looked = True
             await _readable(udev.fileno())
 
     def _look(self, udev: Hotplug) -> tuple[set[tuple[str, str]], list[Volume]]:
