@@ -26,6 +26,8 @@ from updated.bundle.trust import Keyring, KeyringPolicy
 from updated.core.model import Slot, SlotStatus
 from updated.errors import Refused, SourceError
 from updated.install.adaptive import Adaptive, Saving, open_adaptive
+from updated.install.adaptive_parts import Stats
+from updated.install.checkpoint import open_checkpoints
 from updated.install.opened import OpenedBundle, open_bundle
 from updated.slots.raw import open_slot
 
@@ -565,6 +567,43 @@ def test_what_is_left_of_the_old_content_after_an_interrupted_install(board: Boa
     adaptive = board.install(wire, active=None)
     assert adaptive.stats.fetched == adaptive.stats.late == MIB
     assert not index.exists()
+
+
+def test_with_checkpoints_the_engine_goes_on(board: Board, bundle: Bundle) -> None:
+    """What was written and read back before the link broke is not fetched again, nor is the index."""
+    board.hold(0, NOISE[: 2 * MIB])
+    image = NOISE + noise(3 * MIB)
+    wire = bundle(image)
+    reached = []
+
+    async def attempt(opened: OpenedBundle, found: Image) -> None:
+        checkpoints = await open_checkpoints(board.folder, board.slot(1), found)
+        reached.append(checkpoints.reached)
+        adaptive = await board.open(opened, found, start=checkpoints.reached)
+        assert adaptive is not None
+        writer = open_slot(board.slot(1), image_size=found.size)
+        try:
+            await opened.write_image(found, writer, checkpoints=checkpoints, parts_from=adaptive.parts_from)
+            await adaptive.keep()
+        finally:
+            writer.close()
+            await adaptive.drop()
+
+    wire.fail_after = 3 * MIB
+    with pytest.raises(SourceError, match="the link is down"):
+        board.run(wire, attempt)
+    board.status["rootfs.1"] = SlotStatus(status="pending")
+    again = replace(wire, fetched=0, fail_after=None)
+    board.run(again, attempt)
+    assert board.path(1).read_bytes() == image
+    assert reached[0] == 0 and reached[1] >= 3 * MIB
+    assert again.fetched < len(image) - reached[1] + 128 * 1024
+
+
+def test_the_sums_of_two_images() -> None:
+    both = Stats(seeds=1, zeros=2, fetched=3, late=1) + Stats(seeds=10, zeros=20, fetched=24, late=0)
+    assert both == Stats(seeds=11, zeros=22, fetched=27, late=1)
+    assert both.saved == 0.55 and Stats().saved == 1
 
 
 def test_the_cache_cannot_be_kept(board: Board, bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
