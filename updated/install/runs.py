@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from updated.bundle.squashfs import FileLayout, Fragment
+from updated.bundle.squashfs.layout import LENGTH_MASK
 from updated.core.model import Reader
 
 RUN = 1 << 20  # bytes of the file in one run: the largest block, and large enough to pay for changing threads
@@ -44,8 +45,8 @@ def runs(layout: FileLayout, start: int = 0, *, size: int = RUN) -> Iterator[Run
     position = layout.start + sum(map(layout.stored, range(first)))
     for index in range(first, layout.blocks, many):
         blocks = range(index, min(index + many, layout.blocks))
-        stored = sum(map(layout.stored, blocks))
-        yield Run(position, stored, sum(map(layout.output, blocks)), blocks)
+        stored = sum(word & LENGTH_MASK for word in layout.words[blocks.start : blocks.stop])
+        yield Run(position, stored, _size(layout, blocks), blocks)
         position += stored
     if tail := layout.tail:
         yield Run(tail.start, tail.stored, tail.length, range(0), tail)
@@ -65,7 +66,7 @@ class BlockRuns:
     def __call__(self, blocks: range) -> Run:
         """The run of `blocks`, which have RUN bytes of the file at most."""
         layout = self._layout
-        size = min(blocks.stop * layout.block_size, layout.size) - blocks.start * layout.block_size
+        size = _size(layout, blocks)
         if not blocks or blocks.step != 1 or blocks.stop > layout.blocks or size > RUN:
             raise ValueError(f"not one run: blocks {blocks} of {layout.blocks}")
         start = self._starts[blocks.start]
@@ -75,3 +76,7 @@ class BlockRuns:
         """The run of the tail, which comes behind all blocks."""
         tail = self._layout.tail
         return Run(tail.start, tail.stored, tail.length, range(0), tail) if tail else None
+
+
+def _size(layout: FileLayout, blocks: range) -> int:
+    return min(blocks.stop * layout.block_size, layout.size) - blocks.start * layout.block_size
