@@ -143,6 +143,10 @@ class Store:
         if version == self.floor() or _higher(version, self.floor()):
             self._floor.save(_Floor(version))
 
+    def reset_floor(self) -> None:
+        """Any version may be installed again; the next that is confirmed is the floor.  Raises DeviceError."""
+        self._floor.save(_Floor())
+
     # History
 
     def history(self, limit: int = MAX_HISTORY) -> Sequence[Outcome]:
