@@ -34,8 +34,8 @@ def _make(arguments: Arguments, folder: Path, output: Path, squashfs_args: list[
     from updated.authoring import bundle
     from updated.authoring.content import read_manifest
 
-    certificate, key = _pem(arguments, "cert"), _pem(arguments, "key")
-    intermediates = [_pem_file(name, "intermediate") for name in arguments.texts("intermediate")]
+    certificate, key = pem(arguments, "cert"), pem(arguments, "key")
+    intermediates = [pem_file(name, "intermediate") for name in arguments.texts("intermediate")]
     passphrase = os.environ.get("RAUC_KEY_PASSPHRASE")
     print(f"Creating '{read_manifest(folder)[0].format}' format bundle", flush=True)
     bundle.create(
@@ -104,13 +104,15 @@ def _squashfs_args(arguments: Arguments) -> list[str]:
         raise UsageError(f"Failed to parse mksquashfs args: {error}", command=arguments.command) from error
 
 
-def _pem(arguments: Arguments, option: str) -> bytes:
+def pem(arguments: Arguments, option: str) -> bytes:
+    """The file that `--<option>` names; it must have been given.  Raises ConfigError, NotSupportedError."""
     name = arguments.text(option)
-    assert name is not None  # _paths asked for it
-    return _pem_file(name, option)
+    assert name is not None
+    return pem_file(name, option)
 
 
-def _pem_file(name: str, what: str) -> bytes:
+def pem_file(name: str, what: str) -> bytes:
+    """Like `pem`, for an option that may be repeated."""
     if name.startswith("pkcs11:"):
         hint = "Name a PEM file, or sign with RAUC's own `rauc`."
         raise NotSupportedError(f"--{what}: PKCS#11 URLs are not supported yet", hint=hint)

@@ -200,4 +200,23 @@ COMMANDS = (
         handler="updated.cli.agent:history",
         ours=True,
     ),
+    Command(
+        "channel",
+        "Put a bundle into a channel index",
+        "<INDEX> <BUNDLE>",
+        "Put a bundle into the JSON index that devices poll ([ota] of updated.toml), and sign the index",
+        (
+            Option("channel", "which channel (stable)", "NAME"),
+            Option("url-prefix", "where the bundle is published (beside the index)", "URL"),
+            Option("release-notes", "what is new", "URL"),
+            Option("percent", "only for this part of the devices", "NUMBER"),
+            Option("expires", "after so many days without a newer index devices raise an alarm", "DAYS"),
+            Option("cert", "signing cert file", "PEMFILE"),
+            Option("key", "signing key file", "PEMFILE"),
+            Option("intermediate", "intermediate CA file (may be repeated)", "PEMFILE", repeat=True),
+            Option("keyring", "verify the bundle with this keyring file, not with cert", "PEMFILE"),
+        ),
+        "updated.cli.channel:add",
+        ours=True,
+    ),
 )

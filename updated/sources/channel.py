@@ -183,7 +183,7 @@ def signature_url(url: str) -> str:
 def _offered(found: Finding, entry: Entry, known: _Known) -> Finding:
     sha256, size = (entry.bundle_sha256 or "").lower(), entry.bundle_size or 0
     item = Item(
-        bundle_url(entry, known.base),
+        bundle_url(entry.bundle_url, known.base),
         (entry.version, sha256 or found.etag, size),
         Expected(entry.version, size, sha256),
     )

@@ -134,9 +134,8 @@ def choose(index: Index, channel: str, device: DeviceFacts, now: datetime) -> Ch
     return Choice(None, tuple(reasons), NO_CANDIDATE)
 
 
-def bundle_url(entry: Entry, base: str) -> str:
+def bundle_url(written: str, base: str) -> str:
     """Where the bundle is; `base`: the URL the index came from.  Raises SourceError."""
-    written = entry.bundle_url
     if not written.isprintable() or " " in written:
         raise SourceError(f"bundle_url of the index is {written[:200]!r}, expected a URL without blanks")
     try:
