@@ -463,6 +463,20 @@ def test_an_active_slot_that_changed_since_its_index_was_made(
     assert adaptive.stats.late == adaptive.stats.fetched == 3 * 32 * CHUNK
 
 
+@pytest.mark.parametrize("remote", [True, False], ids=["server", "file"])
+def test_an_active_slot_that_holds_something_else(remote: bool, board: Board, bundle: Bundle) -> None:
+    """Over a network it is hashed anew: better than to ask for each missing block by itself."""
+    board.hold(0, noise(len(NOISE)))
+    board.path(0).write_bytes(NOISE[CHUNK:])
+    digest = str(board.status["rootfs.0"].sha256)
+    wire = bundle(NOISE)
+    wire.remote = remote
+    adaptive = board.install(wire)
+    assert adaptive.stats.late == 0
+    assert adaptive.stats.fetched == (32 * CHUNK if remote else len(NOISE))
+    assert board.index(0, digest).exists()
+
+
 def test_what_one_seed_lost_another_has(board: Board, bundle: Bundle) -> None:
     board.hold(0, NOISE)
     board.hold(1, noise(MIB) + NOISE[MIB:])

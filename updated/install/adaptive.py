@@ -31,7 +31,7 @@ from updated.install.opened import OpenedBundle
 from updated.install.payload import Payload
 from updated.install.pipeline import unpack
 from updated.install.runs import run_size
-from updated.install.seeds import Index, Seed, hash_device, open_device, write_all
+from updated.install.seeds import Index, Seed, hash_device, is_plausible, open_device, write_all
 from updated.install.survey import AHEAD, Lookup, Source, Survey, survey
 from updated.install.threads import in_thread, threads
 
@@ -217,7 +217,12 @@ class _Opening:
         if index is None:
             return Seed(device, Index(-1, 0))
         there = os.lseek(device, 0, os.SEEK_END) // CHUNK
-        return Seed(device, Index(index.handle, min(index.chunks, there)))
+        seed = Seed(device, Index(index.handle, min(index.chunks, there)))
+        # Each chunk that is missed costs a request; hashing the slot anew costs seconds.
+        if self.payload.reader.remote and not is_plausible(seed):
+            log.warning("Ignoring the hash index of slot %s: much of it is not what is there", slot.name)
+            return Seed(device, Index(-1, 0))
+        return seed
 
     def _kept(self, sha256: str, chunks: int) -> Index | None:
         return self._own(self.cache.of_image(sha256, chunks))

@@ -17,6 +17,7 @@ from typing import Final
 from updated.bundle.block_index import CHUNK, DIGEST, MAX_CHUNKS, digests_of
 
 PIECE: Final = 1 << 20  # bytes of a device hashed at once
+SAMPLES: Final = 64  # chunks that tell whether an index is of this device at all
 STEP: Final = 8 << 20  # bytes hashed between two signs of life
 
 
@@ -90,6 +91,20 @@ def scratch_file(folder: Path) -> int:
     """A handle of a file without a name: it leaves nothing behind, whatever happens.  Raises OSError."""
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.dup(file.fileno())
+
+
+def is_plausible(seed: Seed) -> bool:
+    """False: the index is of something else, as some chunks from all over the device show.
+
+    Raises OSError.  Blocks, for a hundred reads.
+    """
+    wrong = 0
+    chunks = range(0, seed.index.chunks, max(1, seed.index.chunks // SAMPLES))
+    for chunk in chunks:
+        data = bytearray(CHUNK)
+        seed.read(chunk, memoryview(data))
+        wrong += digests_of(data) != seed.index.read(chunk, 1)
+    return wrong <= len(chunks) // 8
 
 
 def hash_device(device: int, size: int, into: int) -> Iterator[int]:
