@@ -353,6 +353,30 @@ def test_a_reader_that_fails(squash: Squash) -> None:
     assert no_threads_left()
 
 
+def test_what_is_on_its_way_back_is_remembered_when_the_reader_fails(squash: Squash) -> None:
+    image = squash(bytes(STRETCH) + random.Random(3).randbytes(MIB))
+    failed = threading.Event()
+
+    class Pulled(Bytes):
+        async def read(self, offset: int, length: int) -> bytes:
+            await asyncio.to_thread(reading.wait)
+            failed.set()
+            raise SourceError("Failed to read")
+
+    class Slow(Slot):
+        def read_back(self, offset: int, length: int) -> bytes:
+            reading.set()
+            assert failed.wait(10)
+            return super().read_back(offset, length)
+
+    reading = threading.Event()
+    durable: list[tuple[int, bytes]] = []
+    with pytest.raises(SourceError):
+        image.stream(Pulled(image.payload), Slow(), on_durable=lambda *record: durable.append(record))
+    assert durable == [(STRETCH, hashlib.sha256(bytes(STRETCH)).digest())]
+    assert no_threads_left()
+
+
 def test_a_slot_that_fails(squash: Squash) -> None:
     image = squash(mixed(5 * MIB))
     slot = Slot(fail_at=2 * MIB + 1)

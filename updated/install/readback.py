@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from updated.core.model import SlotWriter
+from updated.errors import SourceError
 from updated.finish import settled
 from updated.install.threads import in_thread
 
@@ -72,7 +73,8 @@ class ReadBack:
     ) -> None:
         if self._behind is None:
             return
-        self._stop.set()
+        if not isinstance(error, SourceError):  # what comes next goes on where this stretch ends
+            self._stop.set()
         await settled(self._behind)  # its own error does not matter: another one ended the stream
 
     async def up_to(self, written: int) -> None:
