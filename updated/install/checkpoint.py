@@ -65,6 +65,11 @@ class Checkpoints:
         self._room = 0  # bytes of the file
         self._broken = False  # cannot be written
 
+    @property
+    def reached(self) -> int:
+        """Bytes of the image that the slot holds if the log is right."""
+        return self._records[-1].offset if self._records else 0
+
     async def resume(
         self, writer: SlotWriter, block_size: int, on_bytes: Callable[[int], None] = lambda _: None
     ) -> Begun:
