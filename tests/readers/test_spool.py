@@ -178,6 +178,10 @@ def test_a_server_that_is_not_there_costs_nothing_of_what_is(folder: Path) -> No
         server.stops_at = 0
         broken_off(folder, server)
 
+    server.etag, server.stops_at = '"2"', 0  # a new object, whose first byte does not come
+    broken_off(folder, server, etag='"1"')
+    server.etag = '"1"'
+
     def refuse(start: int, etag: str) -> AbstractAsyncContextManager[Body]:
         raise SourceError("no route")
 

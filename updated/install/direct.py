@@ -24,7 +24,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from updated.bundle.chunks import CHUNK
 from updated.bundle.manifest import Manifest
@@ -35,11 +35,13 @@ from updated.finish import stop_if_cancelled, to_its_end
 from updated.install.opened import Detached, OpenedBundle, read_manifest
 from updated.install.payload import Payload
 
+if TYPE_CHECKING:
+    from updated.bundle.squashfs import FileLayout
+
 PIECE: Final = 16 * CHUNK  # bytes that pass at once
 KEPT: Final = 3  # pieces that have passed and are still at hand: one run of the pipeline touches no more
-AHEAD: Final = (
-    32  # chunks read ahead of the pass that are still at hand: metadata is asked for again and again
-)
+AHEAD: Final = 32  # chunks read apart that are still at hand: metadata is asked for again and again
+MAX_IMAGES: Final = 64  # looking one up in unverified directories takes time
 DIGEST: Final = 32  # bytes
 
 
@@ -50,20 +52,25 @@ async def open_direct(found: Detached) -> OpenedBundle:
     Raises BundleError, SourceError, Refused (rule `plain-over-http`) if something in it wants to be run.
     """
     reader = PassingReader(found)
-    payload = Payload(reader, Unchecked(found.payload_size))
+    payload = PassingPayload(reader, found.payload_size)
     manifest = await read_manifest(payload)
     _refuse_what_runs(manifest)
-    starts: dict[str, int] = {}
-    for name in {image.filename for image in manifest.images if image.filename is not None}:
-        inode = await payload.find(name)
-        if inode is None:
-            continue  # whoever needs it will say so
-        layout = await payload.layout(inode)
-        starts[name] = layout.start
-        reader.stream(layout.start, layout.stored_bytes)
-    images = sorted(manifest.images, key=lambda image: starts.get(image.filename or "", 0))
+    reader.metadata_at((await payload.squashfs()).superblock.inode_table)
+    places = {name: await payload.place(name) for name in _names(manifest)}
+    images = sorted(manifest.images, key=lambda image: places.get(image.filename or "", 0))
     manifest = replace(manifest, images=tuple(replace(image, adaptive=()) for image in images))
     return OpenedBundle(manifest, found.chain, payload, reader.prove)
+
+
+def _names(manifest: Manifest) -> set[str]:
+    names = {image.filename for image in manifest.images if image.filename is not None}
+    if len(names) > MAX_IMAGES:
+        raise Refused(
+            f"A plain bundle with {len(names)} images is not streamed, at most {MAX_IMAGES} are expected",
+            rule="plain-over-http",
+            hint='Make it in verity format, or set `plain-over-http = "spool"` in [install] of updated.toml.',
+        )
+    return names
 
 
 def _refuse_what_runs(manifest: Manifest) -> None:
@@ -90,6 +97,26 @@ class Unchecked:
 
     def check(self, offset: int, data: bytes | memoryview, digests: bytes) -> None:
         """Accept what `PassingReader` handed out."""
+
+
+class PassingPayload(Payload):
+    """Tells its reader where the images lie that are going to be written."""
+
+    def __init__(self, reader: PassingReader, size: int) -> None:
+        super().__init__(reader, Unchecked(size))
+        self._passing = reader
+
+    async def find_layout(self, name: str) -> FileLayout | None:
+        """As `Payload`."""
+        layout = await super().find_layout(name)
+        if layout is not None:
+            self._passing.stream(layout.start, layout.stored_bytes)
+        return layout
+
+    async def place(self, name: str) -> int:
+        """Where the file begins; 0 if there is none: whoever needs it will say so."""
+        inode = await self.find(name)
+        return 0 if inode is None else inode.start
 
 
 class Record:
@@ -129,7 +156,8 @@ class PassingReader:
         self._message = found.message
         self._whole = hashlib.new(found.message.digest_algorithm)
         self._record = Record(found.payload_size)
-        self._streamed: list[range] = []
+        self._streamed: set[range] = set()
+        self._metadata = 0
         self._position = 0  # bytes that have passed
         self._passed: deque[tuple[int, bytes]] = deque(maxlen=KEPT)
         self._ahead: dict[int, bytes] = {}  # chunk offset -> chunk, the one that goes next first
@@ -152,9 +180,13 @@ class PassingReader:
     def fetched(self) -> int:
         return self._reader.fetched
 
+    def metadata_at(self, start: int) -> None:
+        """From here on nothing is read in order."""
+        self._metadata = start - start % CHUNK
+
     def stream(self, start: int, length: int) -> None:
         """What lies there will be read in order, as it passes."""
-        self._streamed.append(range(start, start + length))
+        self._streamed.add(range(start, start + length))
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Nothing to do: what comes next is the next piece."""
@@ -190,9 +222,9 @@ class PassingReader:
         await self._reader.close()
 
     def _is_streamed(self, start: int) -> bool:
-        """Is the chunk at `start` part of an image?  An image's last chunk, which may hold more, is not."""
-        return any(
-            region.start - CHUNK < start < region.stop - region.stop % CHUNK for region in self._streamed
+        """Is any of the chunk at `start` part of an image?"""
+        return start < self._metadata and any(
+            region.start - CHUNK < start < region.stop for region in self._streamed if region
         )
 
     async def _pass_to(self, end: int) -> None:

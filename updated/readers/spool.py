@@ -44,7 +44,7 @@ class Body(Protocol):
     def etag(self) -> str: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Raises SourceError unless it is complete."""
+        """Chunks that are not empty; raises SourceError unless they are complete."""
         ...
 
 
@@ -137,6 +137,8 @@ class _Filling:
         return fetched
 
     async def _take(self, body: Body, asked: int) -> int:
+        chunks = aiter(body)
+        chunk = await anext(chunks, b"")  # what is there is not given up before something comes
         if body.start not in (0, asked):
             raise SourceError(f"Server sends bytes from {body.start} on, expected from {asked}")
         if body.size:
@@ -145,13 +147,14 @@ class _Filling:
         if body.size:
             await asyncio.to_thread(self._part.check_room, body.size - body.start)
         fetched, waiting = 0, bytearray()
-        async for chunk in body:
+        while chunk:
             self._on_progress()
             fetched += len(chunk)
             waiting += chunk
             if len(waiting) >= PIECE:
                 await self._append(waiting, body.size)
                 waiting = bytearray()
+            chunk = await anext(chunks, b"")
         await self._append(waiting, body.size)
         await self._blocking(self._part.sync)
         if body.size and self._part.length < body.size:
