@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from tests.fakes.ota import EPOCH, FakeClock, ScriptedFeed
+from updated.api.port import Poller
 from updated.bundle.manifest import Manifest
 from updated.core.model import Expected, Outcome
 from updated.core.polling import HIGHER, NO_CANDIDATE, FeedError, Finding, Seen
 from updated.core.schedule import Timing, first_delay
-from updated.core.source import Item
+from updated.core.source import Item, Source
 from updated.document import Document
 from updated.errors import SignatureError, SourceError, UpdatedError
 from updated.sources.clock import BootClock
@@ -68,8 +69,10 @@ class Bench:
             inhibit_files=self.inhibit_files,
             jitter=lambda: 0.0,
         )
-        source.subscribe(lambda: self.told.append((source.next_poll(), source.status().summary)))
-        task = asyncio.create_task(source.watch(self._changed))
+        poller: Poller = source
+        poller.subscribe(lambda: self.told.append((source.next_poll(), source.status().summary)))
+        watched: Source = source
+        task = asyncio.create_task(watched.watch(self._changed))
         try:
             await self.until(lambda: source.next_poll() != 0)
             await self.quiet(source)
