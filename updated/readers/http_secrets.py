@@ -1,0 +1,85 @@
+"""Who we are for a server, and whom we trust: credentials and TLS.  Everything here blocks: use a thread."""
+
+from __future__ import annotations
+
+import base64
+import netrc
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from updated.core.link import LinkSettings
+from updated.errors import ConfigError, NotSupportedError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What `load` read from the files that the settings name."""
+
+    tls: ssl.SSLContext
+    netrc: netrc.netrc | None
+
+
+def load(settings: LinkSettings) -> Secrets:
+    """Raises ConfigError naming the file that is wrong, NotSupportedError for PKCS#11 URLs."""
+    found = (
+        _read("netrc file", settings.netrc, lambda: netrc.netrc(settings.netrc)) if settings.netrc else None
+    )
+    return Secrets(_tls_context(settings), found)
+
+
+def authorization(settings: LinkSettings, secrets: Secrets, host: str, user: str, password: str) -> str:
+    """Value of the Authorization header; "": none.  `user` and `password` are those in the URL.
+
+    The nearest wins: the URL's own, the configured token or user, then netrc's entry for the host.
+    """
+    if user or password:
+        return basic(user, password)
+    if settings.bearer:
+        return f"Bearer {settings.bearer}"
+    if settings.user or settings.password:
+        return basic(settings.user, settings.password)
+    entry = secrets.netrc.authenticators(host) if secrets.netrc else None
+    return basic(entry[0] or "", entry[2] or "") if entry else ""
+
+
+def basic(user: str, password: str) -> str:
+    """RFC 7617, in UTF-8."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _tls_context(settings: LinkSettings) -> ssl.SSLContext:
+    for value in (settings.tls_ca, settings.tls_cert, settings.tls_key):
+        if value.startswith("pkcs11:"):
+            raise NotSupportedError(
+                "Keys and certificates in PKCS#11 tokens cannot be used for TLS yet", hint="Use a PEM file."
+            )
+    ca, cert, key = settings.tls_ca, settings.tls_cert, settings.tls_key
+    context = _read("file of trusted roots", ca, lambda: ssl.create_default_context(cafile=ca or None))
+    if settings.tls_no_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if key and not cert:
+        raise ConfigError(f"TLS key {key} needs a certificate, but none is configured")
+    if cert:
+        # The password is asked on a terminal otherwise.
+        what = f"TLS certificate {cert} and key" if key else "TLS certificate and key"
+        _read(what, key or cert, lambda: context.load_cert_chain(cert, key or None, password=lambda: b""))
+    return context
+
+
+def _read(what: str, path: str, load_it: Callable[[], T]) -> T:
+    try:
+        return load_it()
+    except netrc.NetrcParseError as error:
+        reason = f"line {error.lineno}: {error.msg}"
+    except ssl.SSLError as error:
+        reason = error.reason or "not in PEM format"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except ValueError:  # of another encoding, or a NUL in the path
+        reason = "not a text file"
+    raise ConfigError(f"Failed to load {what} {path}: {reason}", hint="It must be readable for the service.")
