@@ -20,8 +20,9 @@ from updated.bundle.tail import read_tail
 from updated.bundle.trust import Keyring, KeyringPolicy
 from updated.core.model import Slot
 from updated.errors import BundleError, Refused, SignatureError, SourceError, UpdatedError
-from updated.install.direct import PIECE, open_direct
+from updated.install.direct import MAX_IMAGES, open_direct
 from updated.install.opened import OpenedBundle, open_bundle
+from updated.install.passing import PIECE
 from updated.slots.raw import open_slot
 
 MIB = 1 << 20
@@ -103,6 +104,17 @@ class Kit:
             mksquashfs_args=args,
         )
         return bundle.read_bytes()
+
+    def make_as_it_is(self, images: str) -> bytes:
+        """A bundle of nothing but a manifest, which no author would complete; signed by openssl."""
+        content, payload = self.folder / "raw", self.folder / "raw.squashfs"
+        content.mkdir()
+        (content / "manifest.raucm").write_text(f"[update]\ncompatible=Test\n{images}")
+        subprocess.run(["mksquashfs", str(content), str(payload), "-quiet", "-no-progress"], check=True)
+        sign = ["openssl", "cms", "-sign", "-binary", "-outform", "DER", "-nosmimecap", "-md", "sha256"]
+        signer = ["-in", str(payload), "-signer", str(self.cert), "-inkey", str(self.key)]
+        cms = subprocess.run([*sign, *signer], check=True, capture_output=True).stdout
+        return payload.read_bytes() + cms + len(cms).to_bytes(8, "big")
 
 
 IMAGES = "[image.rootfs]\nfilename=rootfs.img\n[image.boot]\nfilename=boot.img\nadaptive=block-hash-index\n"
@@ -308,6 +320,17 @@ def test_what_would_run_unverified_is_refused(kit: Kit) -> None:
             )
         assert caught.value.rule == "plain-over-http"
         assert server.fetched < MIB
+
+
+def test_a_manifest_that_keeps_us_busy_is_refused(kit: Kit) -> None:
+    variants = "".join(
+        f"[image.rootfs.v{number}]\nfilename=image{number}.img\nsize=1\nsha256={number:064x}\n"
+        for number in range(MAX_IMAGES + 1)
+    )
+    server = Server(kit.make_as_it_is(variants))
+    with pytest.raises(Refused, match=f"with {MAX_IMAGES + 1} images is not streamed") as caught:
+        asyncio.run(open_bundle(server, keyring=kit.keyring, formats=["plain"], now=NOW, plain=open_direct))
+    assert caught.value.rule == "plain-over-http"
 
 
 def test_a_read_that_is_cancelled_does_not_break_the_proof(plain: bytes, kit: Kit) -> None:
