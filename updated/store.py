@@ -144,7 +144,7 @@ class Store:
             self._floor.save(_Floor(version))
 
     def reset_floor(self) -> None:
-        """Any version may be installed again; the next that is confirmed is the floor.  Raises DeviceError."""
+        """Any version may be installed; the next that is confirmed is the floor.  Raises DeviceError."""
         self._floor.save(_Floor())
 
     # History

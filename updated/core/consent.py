@@ -2,8 +2,8 @@
 
 A question is about one bundle at one stage.  Another bundle is another question; what was said of the first
 says nothing of it.  Without an answer it stays, or is taken for agreed after `expires` seconds (`default`).
-An agreement holds for `expires` seconds.  So does a denial, then it is asked anew: a person has said "not now",
-and what he never wants to see again he takes off the source.
+An agreement holds for `expires` seconds.  So does a denial, then it is asked anew: a person has said "not
+now", and what he never wants to see again he takes off the source.
 """
 
 from __future__ import annotations

@@ -75,12 +75,12 @@ def _sources(facts: WhyFacts) -> Iterator[str]:
 def _source(source: SourceNote) -> Iterator[str]:
     refused = source.refused[:MAX_NOTES]
     for name, reason in refused:
-        yield f"{words(name, MAX_TEXT)} from {source.name} is not installed: {words(reason, MAX_TEXT).rstrip('.')}."
+        yield f"{words(name, MAX_TEXT)} from {source.name} is not installed: {_reason(reason)}."
     if len(source.refused) > MAX_NOTES:
         yield f"{len(source.refused) - MAX_NOTES} more from {source.name} are not installed."
     look = "" if source.next_look is None else f"; the next look is in {duration(source.next_look)}"
     if source.last:
-        yield f"{source.name}: {words(source.last, MAX_TEXT).rstrip('.')}{look}."
+        yield f"{source.name}: {_reason(source.last)}{look}."
     elif look:
         yield f"{source.name}: not looked at yet{look}."
     elif not refused:
@@ -90,6 +90,11 @@ def _source(source: SourceNote) -> Iterator[str]:
 def _quarantine(facts: WhyFacts) -> Iterator[str]:
     for version, reason in facts.quarantine[:MAX_NOTES]:
         what = f"Version {words(version)}" if version else "A bundle"
-        yield f"{what} is quarantined: {words(reason, MAX_TEXT).rstrip('.')}; installed by hand it is tried again."
+        yield f"{what} is quarantined: {_reason(reason)}; installed by hand it is tried again."
     if len(facts.quarantine) > MAX_NOTES:
         yield f"{len(facts.quarantine) - MAX_NOTES} more bundles are quarantined."
+
+
+def _reason(text: str) -> str:
+    """A sentence as a part of another one."""
+    return words(text, MAX_TEXT).rstrip(".")
