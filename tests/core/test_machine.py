@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import pytest
@@ -42,13 +42,13 @@ EVENTS: list[states.Event] = [
 # "." stays, "!" is a bug in the runner; columns as in EVENTS (R: reboot, B: health bad)
 #                     Offer    Chosen   Tail   Verify  Activated     Writ R Good B Fail Cond Canc Roll None
 EXPECTED = {
-    "Idle":          "Discover !        !      !       !             !    ! .    . !    !    !    .    .",
-    "Discover":      ".        Download !      !       !             !    ! .    . Idle Idle Idle !    .",
-    "Download":      ".        !        Verify !       !             !    ! .    . Idle Idle Idle !    .",
-    "Verify":        ".        !        !      Install !             !    ! .    . Idle Idle Idle !    .",
-    "Install":       ".        !        !      !       RebootPending Idle ! .    . Idle Idle Idle !    .",
+    "Idle":          "Discover !        !      !       !             !    . .    . !    !    !    .    .",
+    "Discover":      ".        Download !      !       !             !    . .    . Idle Idle Idle !    .",
+    "Download":      ".        !        Verify !       !             !    . .    . Idle Idle Idle !    .",
+    "Verify":        ".        !        !      Install !             !    . .    . Idle Idle Idle !    .",
+    "Install":       ".        !        !      !       RebootPending Idle . .    . Idle Idle Idle !    .",
     "RebootPending": ".        !        !      !       !             !    . .    . !    !    !    Idle .",
-    "Confirming":    ".        !        !      !       !             !    ! Idle . !    !    !    .    Idle",
+    "Confirming":    ".        !        !      !       !             !    . Idle . !    !    !    .    Idle",
 }  # fmt: skip
 
 
@@ -108,6 +108,18 @@ def test_third_failure_of_the_same_bundle_is_the_last() -> None:
         states.Reject("h-new", "2", "EIO, attempt 3")
         in machine.step(states.Install(U, 3), states.Failed("EIO"))[1]
     )
+
+
+def test_a_stick_or_a_server_that_fails_says_nothing_of_the_bundle() -> None:
+    effects = machine.step(states.Install(U, 3), states.Failed("EIO", counts=False))[1]
+    assert not any(isinstance(effect, states.Reject) for effect in effects)
+
+
+def test_what_is_proven_at_the_end_only_is_known_from_then_on() -> None:
+    unproven = replace(U, manifest_hash="")
+    state, effects = machine.step(states.Install(unproven, 1), states.Activated("b0", "h-new"))
+    assert state == PENDING
+    assert effects[0] == states.Save(PENDING)
 
 
 def test_a_bundle_that_is_bad_in_itself_is_rejected_at_once() -> None:

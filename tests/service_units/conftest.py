@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +16,18 @@ from updated.authoring import bundle as authoring
 from updated.config.agent_toml import AgentConfig, parse_agent_config
 from updated.config.system_conf import SystemConfig, load_system_config
 from updated.core.model import Offer, Transfer
+from updated.core.source import Source
 from updated.health.watchdog import Watchdog
+from updated.host.conditions import HostConditions
+from updated.host.timing import Clocks
 from updated.install.device import Device, open_device
 from updated.service.agent import ServiceAgent
 from updated.service.announce import Announcer
+from updated.service.gate import Gatekeeper
 from updated.service.offers import Offers
 from updated.service.runner import Runner
+from updated.service.setting import make_setting
+from updated.service.sources import make_sources
 from updated.store import Store
 
 IMAGE = 256 * 1024  # bytes
@@ -89,6 +95,7 @@ class Running:
     """The parts of a service that runs."""
 
     device: Device
+    sources: Sequence[Source]
     store: Store
     announcer: Announcer
     offers: Offers
@@ -185,6 +192,17 @@ class Site:
             mount_folder=self.root,
         )
 
+    def gate(self, config: AgentConfig) -> Gatekeeper:
+        return Gatekeeper(
+            policy=config.policy,
+            consent=config.consent,
+            system_inhibit_files=(),
+            data=self.root / "data",
+            conditions=HostConditions(self.root / "data", bus="unix:path=/nowhere"),
+            clocks=Clocks("boot"),
+            warn=print,
+        )
+
     @contextlib.asynccontextmanager
     async def running(
         self, config: AgentConfig | None = None, *, resumed: bool = True
@@ -197,13 +215,16 @@ class Site:
         announcer, ear = Announcer(), Ear()
         announcer.subscribe(ear)
         watchdog = Watchdog(None, lambda: None)
-        offers = Offers(config.folder, None)
-        runner = Runner(
-            device=device, config=config, store=store, offers=offers, announcer=announcer, watchdog=watchdog
-        )
+        offers = Offers([])
+        setting = await make_setting(device, config, await asyncio.to_thread(self.gate, config))
+        runner = Runner(setting=setting, store=store, offers=offers, announcer=announcer, watchdog=watchdog)
+        sources = await make_sources(setting, self.root, may_poll=runner.may_poll, warn=warnings.append)
+        offers.replace(sources)
         task = asyncio.create_task(runner.run())
         agent = ServiceAgent(runner, announcer, store)
-        running = Running(device, store, announcer, offers, runner, agent, watchdog, ear, warnings, task)
+        running = Running(
+            device, sources, store, announcer, offers, runner, agent, watchdog, ear, warnings, task
+        )
         try:
             if resumed:
                 async with asyncio.timeout(10):

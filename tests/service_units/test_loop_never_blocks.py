@@ -17,6 +17,7 @@ from blockbuster import BlockBusterFunction, BlockingError, blockbuster_ctx
 from updated.core import states
 from updated.core.model import Offer
 from updated.host.systemd import Notifier
+from updated.service.setting import make_setting
 from updated.sources.folder import look
 
 ALSO = ("open", "pread", "pwrite", "fsync", "fdatasync", "fchmod", "lseek", "posix_fadvise", "statvfs")
@@ -55,7 +56,7 @@ def test_from_the_folder_to_the_next_boot(
 
     async def first_boot() -> None:
         async with site.running(config) as service:
-            watching = asyncio.create_task(service.offers.folder.watch(service.runner.look))
+            watching = asyncio.create_task(service.sources[0].watch(service.runner.look))
             await service.until(lambda: service.offers.judged)
             await asyncio.to_thread(shutil.copy, bundle, site.root / "drop")
             await service.until(lambda: service.last == "installed")
@@ -86,7 +87,7 @@ def test_from_the_folder_to_the_next_boot(
             await service.until(lambda: not service.runner.busy)  # it looks into the folder again
             await service.agent.mark("good", "booted")
             await service.until(lambda: not service.runner.busy)
-            service.runner.reconfigure(device, config)
+            service.runner.reconfigure(await make_setting(device, config, service.runner.gate))
 
     with guarded():
         asyncio.run(first_boot())

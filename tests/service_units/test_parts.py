@@ -16,16 +16,21 @@ from updated.api.port import Transaction
 from updated.core import states
 from updated.core.model import Offer, Outcome, Transfer
 from updated.core.policy import PolicyFacts
+from updated.core.source import Source
 from updated.errors import SourceError
+from updated.install.opened import OpenedBundle
 from updated.readers.file import open_file
 from updated.service.announce import Announcer
-from updated.service.choice import choose
+from updated.service.choice import Peek, choose
 from updated.service.details import describe, outcome_of, transaction_of
 from updated.service.facts import policy_facts
-from updated.service.offers import AUTOINSTALL, FOLDER, Offers
-from updated.sources.folder import look
+from updated.service.offers import Offers
+from updated.service.setting import make_setting
+from updated.service.watched import Pace
+from updated.sources.folder import AutoinstallSource, FolderSource, look
 from updated.store import Quarantined, Store
 
+FOLDER, AUTOINSTALL = FolderSource.name, AutoinstallSource.name
 U = states.Update("t-1", "folder", "/drop/x.raucb", "h1", "2.0.0", "rootfs.1", "Test")
 
 
@@ -141,16 +146,32 @@ def test_rate_and_rest() -> None:
 # Offers
 
 
-async def facts(site: Any) -> tuple[Any, PolicyFacts]:
+async def facts(site: Any) -> tuple[Peek, PolicyFacts]:
     device = await site.device()
     store = Store(site.root / "data", lambda _: None)
-    return device, policy_facts(device, store, site.config(), automatic=True)
+    setting = await make_setting(device, site.config(), site.gate(site.config()))
+
+    async def peek(offer: Offer) -> OpenedBundle:
+        return await setting.bundles.peek(offer, Pace(lambda: None))
+
+    return peek, policy_facts(device, store, site.config(), automatic=True)
 
 
-def offers_of(site: Any, folder: str = "", autoinstall: Path | None = None) -> Offers:
-    offers = Offers(site.config(folder).folder, autoinstall)
+def offers_of(
+    site: Any, *, after: str = "keep", move_to: Path | None = None, autoinstall: Path | None = None
+) -> Offers:
+    sources: list[Source] = [FolderSource(site.root / "drop", after=after, move_to=move_to)]
+    if autoinstall is not None:
+        sources.append(AutoinstallSource(autoinstall))
+    offers = Offers(sources)
     offers.judged = True
     return offers
+
+
+async def begin(offers: Offers, source: str, policy: PolicyFacts, peek: Peek) -> Offer | None:
+    """What an attempt would be made of, which has begun then."""
+    chosen = await offers.choose(source, policy, peek)
+    return await offers.started(source, chosen) if chosen else None
 
 
 def test_the_quarantine_and_the_floor_reach_the_policy(site: Any) -> None:
@@ -176,23 +197,23 @@ def test_the_best_is_chosen_and_the_rest_is_not_looked_at_again(site: Any) -> No
             site.bundle(version).rename(site.root / f"drop/{version}.raucb")
         site.bundle("foreign", compatible="Another").rename(site.root / "drop/a.raucb")
         (site.root / "drop/torn.raucb").write_bytes((site.root / "drop/2.0.0.raucb").read_bytes()[5:])
-        device, policy = await facts(site)
+        peek, policy = await facts(site)
         offers = offers_of(site)
         assert await offers.waiting() == FOLDER
-        offer = await offers.choose(FOLDER, device, policy)
+        offer = await begin(offers, FOLDER, policy, peek)
         assert offer == Offer(FOLDER, str(site.root / "drop/3.0.0.raucb"))
         await offers.ended(offer, outcome("failed"), retry_after=None)
-        offer = await offers.choose(FOLDER, device, policy)
+        offer = await begin(offers, FOLDER, policy, peek)
         assert offer is None or offer.location.endswith("2.0.0.raucb")
         while offer is not None:
             await offers.ended(offer, outcome("failed"), retry_after=None)
-            offer = await offers.choose(FOLDER, device, policy)
+            offer = await begin(offers, FOLDER, policy, peek)
         assert await offers.waiting() == ""
         # Another file, or other rules: looked at again.
         os.utime(site.root / "drop/2.0.0.raucb")
         assert await offers.waiting() == FOLDER
         offers.forget()
-        assert len(await offers._found(FOLDER)) == 4
+        assert await offers.waiting() == FOLDER
 
     asyncio.run(scenario())
 
@@ -210,9 +231,9 @@ def test_nothing_before_the_system_is_judged(site: Any) -> None:
 def test_a_fault_that_may_pass_is_tried_again(site: Any) -> None:
     async def scenario() -> None:
         path = site.bundle().rename(site.root / "drop/x.raucb")
-        device, policy = await facts(site)
-        offers = offers_of(site, 'after = "delete"')
-        offer = await offers.choose(FOLDER, device, policy)
+        peek, policy = await facts(site)
+        offers = offers_of(site, after="delete")
+        offer = await begin(offers, FOLDER, policy, peek)
         assert offer is not None
         await offers.ended(offer, outcome("failed"), retry_after=0.05)
         assert await offers.waiting() == ""
@@ -223,15 +244,15 @@ def test_a_fault_that_may_pass_is_tried_again(site: Any) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("after", ['after = "delete"', 'after = "move"\nmove-to = "{root}/done"'])
+@pytest.mark.parametrize("after", ["delete", "move"])
 def test_a_file_that_took_the_place_of_the_tried_one_is_not_touched(site: Any, after: str) -> None:
     """Copied while the old one was being installed: it is tried in its turn."""
 
     async def scenario() -> None:
         path = site.bundle("2.0.0").rename(site.root / "drop/x.raucb")
-        device, policy = await facts(site)
-        offers = offers_of(site, after.format(root=site.root))
-        offer = await offers.choose(FOLDER, device, policy)
+        peek, policy = await facts(site)
+        offers = offers_of(site, after=after, move_to=site.root / "done")
+        offer = await begin(offers, FOLDER, policy, peek)
         assert offer is not None
         site.bundle("3.0.0").rename(path)
         await offers.ended(offer, outcome("installed"), retry_after=None)
@@ -244,7 +265,7 @@ def test_a_file_that_took_the_place_of_the_tried_one_is_not_touched(site: Any, a
 def test_a_request_touches_no_file_of_the_folder(site: Any) -> None:
     async def scenario() -> None:
         path = site.bundle().rename(site.root / "drop/x.raucb")
-        offers = offers_of(site, 'after = "delete"')
+        offers = offers_of(site, after="delete")
         await offers.ended(Offer("request", str(path)), outcome("installed"), retry_after=None)
         assert path.exists()
         assert await offers.waiting() == FOLDER
@@ -256,9 +277,9 @@ def test_what_cannot_be_tidied_is_said(site: Any, caplog: pytest.LogCaptureFixtu
     async def scenario() -> None:
         site.bundle().rename(site.root / "drop/x.raucb")
         (site.root / "file").touch()
-        device, policy = await facts(site)
-        offers = offers_of(site, f'after = "move"\nmove-to = "{site.root}/file/done"')
-        offer = await offers.choose(FOLDER, device, policy)
+        peek, policy = await facts(site)
+        offers = offers_of(site, after="move", move_to=site.root / "file/done")
+        offer = await begin(offers, FOLDER, policy, peek)
         assert offer is not None
         await offers.ended(offer, outcome("installed"), retry_after=None)
         assert await offers.waiting() == ""
@@ -270,14 +291,14 @@ def test_what_cannot_be_tidied_is_said(site: Any, caplog: pytest.LogCaptureFixtu
 def test_names_that_are_gone_are_forgotten(site: Any) -> None:
     async def scenario() -> None:
         bundle = site.bundle("foreign", compatible="Another")
-        device, policy = await facts(site)
+        peek, policy = await facts(site)
         offers = offers_of(site)
         for number in range(5):
             shutil.copy(bundle, site.root / f"drop/{number}.raucb")
-            assert await offers.choose(FOLDER, device, policy) is None
+            assert await begin(offers, FOLDER, policy, peek) is None
             (site.root / f"drop/{number}.raucb").unlink()
         assert await offers.waiting() == ""
-        assert offers._put_off == {}
+        assert not offers.put_off
 
     asyncio.run(scenario())
 
@@ -285,10 +306,10 @@ def test_names_that_are_gone_are_forgotten(site: Any) -> None:
 def test_autoinstall(site: Any) -> None:
     async def scenario() -> None:
         path = site.bundle()
-        device, policy = await facts(site)
-        offers = offers_of(site, 'after = "delete"', autoinstall=path)
+        peek, policy = await facts(site)
+        offers = offers_of(site, after="delete", autoinstall=path)
         assert await offers.waiting() == AUTOINSTALL
-        offer = await offers.choose(AUTOINSTALL, device, policy)
+        offer = await begin(offers, AUTOINSTALL, policy, peek)
         assert offer == Offer(AUTOINSTALL, str(path))
         await offers.ended(offer, outcome("installed"), retry_after=None)
         assert path.exists()  # `after` is the folder's
@@ -302,12 +323,17 @@ def test_choosing_is_a_sign_of_life(site: Any) -> None:
 
     async def scenario() -> None:
         path = site.bundle()
-        device, policy = await facts(site)
+        _, policy = await facts(site)
         found = look(path)
         assert found is not None
         moved = []
-        chosen, refused = await choose([found], device, policy, moved=lambda: moved.append(1))
-        assert (chosen, refused) == (found, [])
+        setting = await make_setting(await site.device(), site.config(), site.gate(site.config()))
+        pace = Pace(lambda: moved.append(1))
+        chosen, refused = await choose(
+            FOLDER, [found], policy, lambda offer: setting.bundles.peek(offer, pace)
+        )
+        assert chosen is not None
+        assert (chosen.item, refused) == (found, [])
         assert moved
 
     asyncio.run(scenario())
@@ -316,11 +342,11 @@ def test_choosing_is_a_sign_of_life(site: Any) -> None:
 def test_a_file_that_vanishes_while_it_is_chosen(site: Any) -> None:
     async def scenario() -> None:
         path = site.bundle()
-        device, policy = await facts(site)
+        peek, policy = await facts(site)
         found = look(path)
         assert found is not None
         path.unlink()
-        chosen, refused = await choose([found], device, policy, moved=lambda: None)
+        chosen, refused = await choose(FOLDER, [found], policy, peek)
         assert chosen is None
         assert "No such file" in refused[0].reason
         assert refused[0].passing

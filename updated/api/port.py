@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from updated.bundle.manifest import Manifest
 from updated.core.gate import Hold, Stage
@@ -57,6 +57,7 @@ class Snapshot:
     floor: str = ""  # nothing below this version is installed; "": any version may be
 
 
+@runtime_checkable
 class Poller(Protocol):
     """Who looks at a server again and again."""
 

@@ -16,7 +16,7 @@ commits an update.  Sources are levels: what is found while busy is looked at ag
  Verified                                     Install
  Activated                                             RebootPending
  Written                                               Idle
- RebootAllowed                                                        .
+ RebootAllowed  .         .         .         .        .              .              .
  HealthGood     .         .         .         .        .              .              Idle
  HealthBad      .         .         .         .        .              .              .
  Failed                   back      back      back     Idle
@@ -29,6 +29,8 @@ commits an update.  Sources are levels: what is found while busy is looked at ag
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from updated.core.states import (
     FELL_BACK,
@@ -120,12 +122,15 @@ def _advanced(state: State, event: Event) -> Step:
             return Verify(source, back), (VerifyTail(),)
         case Verify(), Verified(update, attempt):
             return _saved(Install(update, attempt), InstallGroup(update))
-        case Install(update), Activated(boot_id):
+        case Install(update), Activated(boot_id, manifest_hash):
+            update = replace(update, manifest_hash=manifest_hash or update.manifest_hash)
             return _saved(RebootPending(update, boot_id), AskToReboot())
         case Install(), Written():
             return Idle(), (Save(Idle()), Rescan())
         case RebootPending(), RebootAllowed():
             return state, (Reboot(),)
+        case _, RebootAllowed():  # it comes late; whatever began meanwhile goes on
+            return state, ()
         case _:
             raise IllegalTransition(state, event)
 
@@ -173,8 +178,9 @@ def _stopped(state: State, event: Failed | Condemned | Cancelled) -> Step:
     match state, event:
         case ((Discover(_, back) | Download(_, back) | Verify(_, back)), _):
             return back, (Rescan(),)
-        case Install(update, attempt), Failed(reason):
-            return Idle(), (*_given_up(update, attempt, reason), Save(Idle()), Rescan())
+        case Install(update, attempt), Failed(reason, counts):
+            given_up = _given_up(update, attempt, reason) if counts else ()
+            return Idle(), (*given_up, Save(Idle()), Rescan())
         case Install(update), Condemned(reason):
             return Idle(), (_reject(update, reason), Save(Idle()), Rescan())
         case Install(), Cancelled():

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from updated.bundle.manifest import BundleFormat, Manifest
-from updated.core.model import InstallArgs
+from updated.core.model import Expected, InstallArgs
 from updated.core.version import Version, VersionError, parse
 from updated.errors import Refused
 
@@ -31,6 +31,7 @@ class PolicyFacts:
     booted_version: str = ""  # its version; "" if nothing is known
     confirmed: frozenset[str] = frozenset()  # manifest hashes that were confirmed here before
     pending_hash: str = ""  # manifest hash of what is installed and waits for the reboot
+    only_above: bool = True  # an automatic source installs only versions above the running one
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,8 @@ def _installed(manifest: Manifest, facts: PolicyFacts) -> str:
         return "Already installed, waiting for the reboot"
     if manifest.hash in facts.confirmed:
         return "Was installed and confirmed before"
+    if not facts.only_above:
+        return ""
     version, running = _version(manifest.version or ""), _version(facts.booted_version)
     if version is not None and running is not None and version <= running:
         return f"Version {_quoted(manifest.version)} is not above the running '{facts.booted_version}'"
@@ -198,3 +201,14 @@ def _version(text: str) -> Version | None:
 
 def _quoted(version: str | None) -> str:
     return "no version" if version is None else f"'{version}'"
+
+
+def check_expected(manifest: Manifest, expected: Expected) -> None:
+    """Is the bundle the one that an index promised?  Raises Refused(rule="index")."""
+    if expected.version and manifest.version != expected.version:
+        raise Refused(
+            f"The index promises version '{expected.version}' but bundle manifest has "
+            f"{_quoted(manifest.version)}",
+            rule="index",
+            hint="The index and the bundle on the server do not belong together.",
+        )

@@ -125,6 +125,7 @@ class Verified:
 @dataclass(frozen=True, slots=True)
 class Activated:
     boot_id: str
+    manifest_hash: str = ""  # where it is proven only now; "": it was known before
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class Failed:
     """Another try may succeed."""
 
     reason: str
+    counts: bool = True  # as one of the MAX_ATTEMPTS of the bundle; False: a stick or a server failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from updated.bundle.manifest import Image, Manifest
@@ -20,9 +21,12 @@ from updated.core.target import (
     image_classes,
     map_images,
 )
-from updated.errors import DeviceError, NotSupportedError, Refused, UpdatedError
+from updated.errors import DeviceError, NotSupportedError, Refused, SourceError, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
 from updated.host import clock
+from updated.install.adaptive import Adaptive, Saving, open_adaptive
+from updated.install.adaptive_parts import Stats
+from updated.install.checkpoint import Checkpoints, open_checkpoints
 from updated.install.device import Device
 from updated.install.opened import OpenedBundle
 from updated.slots import status as slot_status
@@ -117,6 +121,16 @@ def _try_slot(image: Image, slot: Slot) -> None:
         writer.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How images get into slots; the defaults keep nothing and fetch everything."""
+
+    workers: int = 0  # threads that decompress; 0: one for each core
+    checkpoints: Path | None = None  # folder; None: an interrupted install begins anew
+    indexes: Path | None = None  # RAUC's data directory; None: no adaptive installs
+    saving: Saving = field(default_factory=Saving)
+
+
 async def install(
     device: Device,
     opened: OpenedBundle,
@@ -124,15 +138,29 @@ async def install(
     progress: Progress,
     *,
     transaction: str,
-    workers: int,
+    ways: Ways,
     on_bytes: OnBytes,
-) -> None:
-    """Write every image of `plan`, then make the target primary.
+) -> Stats | None:
+    """Write every image of `plan`, then make the target primary; what adaptive images have saved.
 
     On any error, and when cancelled, the target stays bad.  Raises UpdatedError with RAUC's texts.
     """
+    writing = _Writing(device, opened, progress, plan, transaction, ways, on_bytes)
+    try:
+        await writing.prepare()
+        await _install(writing)
+    except UpdatedError as error:
+        await writing.give_up(distrust=not isinstance(error, SourceError))
+        raise
+    except BaseException:
+        await writing.give_up(distrust=False)
+        raise
+    return writing.stats
+
+
+async def _install(writing: _Writing) -> None:
+    device, plan, progress = writing.device, writing.plan, writing.progress
     units = (CHECK_UNITS + COPY_UNITS) * len(plan.pairs)
-    writing = _Writing(device, opened, progress, plan, transaction, workers, on_bytes)
     with progress.step("Updating slots", weight=6, units=units):
         bootable = plan.target.bootable
         if bootable is not None and bootable.bootname is not None:
@@ -142,6 +170,7 @@ async def install(
             )
         for image, slot in plan.pairs:
             await writing.update_slot(image, slot)
+        await writing.prove()
         if bootable is not None and device.config.system.activate_installed:
             # The only commit: whoever cancels now comes too late, or nobody knows which it was.
             await to_its_end(_activate(device, bootable))
@@ -171,17 +200,67 @@ class _Writing:
     progress: Progress
     plan: InstallPlan
     transaction: str
-    workers: int
+    ways: Ways
     on_bytes: OnBytes
     done: int = 0  # bytes of the images before this one
     size: int = 0  # bytes of this one
+    stats: Stats | None = None
+    checkpoints: dict[str, Checkpoints] = field(default_factory=dict)  # slot name: its log
+    adaptive: dict[str, Adaptive] = field(default_factory=dict)  # slot name: what need not be fetched
+    unproven: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # to be done after the proof
+
+    async def prepare(self) -> None:
+        """Find out what need not be fetched; nothing is written yet.  Raises UpdatedError."""
+        status = dict(self.device.status)
+        for image, slot in self.plan.pairs:
+            if self._same(image, slot):
+                continue
+            log = None
+            if self.ways.checkpoints is not None:
+                log = self.checkpoints[slot.name] = await open_checkpoints(self.ways.checkpoints, slot, image)
+            if self.ways.indexes is None:
+                continue
+            found = await open_adaptive(
+                image=image,
+                opened=self.opened,
+                slot=slot,
+                active=self._active(slot),
+                status=status,
+                data=self.ways.indexes,
+                start=log.reached if log else 0,
+                workers=self.ways.workers or None,
+                saving=self.ways.saving,
+                moved=lambda: self.on_bytes(0, self.plan.total),
+            )
+            if found is not None:
+                self.adaptive[slot.name] = found
+
+    async def prove(self) -> None:
+        """Nothing is made primary, or said of a slot, that is not proven.  Raises SignatureError."""
+        await self.opened.prove()
+        for keep in self.unproven:
+            await keep()
+
+    async def give_up(self, *, distrust: bool) -> None:
+        """`distrust`: perhaps it was a hash index that was wrong."""
+        for adaptive in self.adaptive.values():
+            await adaptive.drop(distrust=distrust)
+
+    def _active(self, slot: Slot) -> Slot | None:
+        """The slot of the same class that runs."""
+        states = self.device.states()
+        same = (s for s in self.device.slots if s.slot_class == slot.slot_class and s.name != slot.name)
+        return next((s for s in same if states[s.name] != "inactive"), None)
+
+    def _same(self, image: Image, slot: Slot) -> bool:
+        return not slot.install_same and _holds(self.device.status_of(slot), image)
 
     async def update_slot(self, image: Image, slot: Slot) -> None:
         self.size = image.size
         before = self.device.status_of(slot)
         label = f"{slot.name} ({slot.bootname})" if slot.bootname else slot.name
         with self.progress.step(f"Checking slot {label}", weight=CHECK_UNITS):
-            same = not slot.install_same and _holds(before, image)
+            same = self._same(image, slot)
             if not same:
                 await self._save_pending(slot, before)
         if same:
@@ -201,14 +280,35 @@ class _Writing:
         except BaseException:
             await self._save_failed(slot, before, image)
             raise
+        if self.opened.proven:
+            await self._keep(slot, before, image)
+        else:
+            self.unproven.append(lambda: self._keep(slot, before, image))
+
+    async def _keep(self, slot: Slot, before: SlotStatus, image: Image) -> None:
+        """The slot holds the image now."""
         await self._save_end(slot, before, image, "ok")
+        if slot.name in self.checkpoints:
+            await self.checkpoints[slot.name].clear()
+        adaptive = self.adaptive.pop(slot.name, None)
+        if adaptive is not None:
+            await adaptive.keep()
+            self.stats = adaptive.stats if self.stats is None else self.stats + adaptive.stats
 
     async def _write(self, image: Image, slot: Slot) -> None:
         # Cancelled while it opens, the writer must not stay behind: nobody could open the slot again.
         writer = await to_its_end(asyncio.to_thread(open_slot, slot, image_size=image.size))
         try:
             stop_if_cancelled()
-            await self.opened.write_image(image, writer, workers=self.workers or None, on_bytes=self._moved)
+            adaptive = self.adaptive.get(slot.name)
+            await self.opened.write_image(
+                image,
+                writer,
+                workers=self.ways.workers or None,
+                on_bytes=self._moved,
+                checkpoints=self.checkpoints.get(slot.name),
+                parts_from=adaptive.parts_from if adaptive else None,
+            )
         finally:
             await asyncio.to_thread(writer.close)
         if slot.resize and slot.type == "ext4" and image.type == "ext4":

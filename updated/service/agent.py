@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
-from updated.api.port import Snapshot, SystemInfo
+from updated.api.port import NO_ACCESS, Poller, Snapshot, SystemInfo
 from updated.bundle.manifest import Manifest
 from updated.core import states
-from updated.core.model import Listener, Offer, Outcome, SlotReport
+from updated.core.gate import Stage
+from updated.core.model import Access, Listener, Offer, Outcome, SlotReport
 from updated.errors import DeviceError, Refused
 from updated.install.device import Device
 from updated.service.announce import Announcer
-from updated.service.choice import inspect
 from updated.service.runner import Runner
 from updated.store import Store
 
@@ -20,6 +21,7 @@ class ServiceAgent:
     """Answers from what is known; all changes go through the runner."""
 
     def __init__(self, runner: Runner, announcer: Announcer, store: Store) -> None:
+        self.poller: Poller | None = None  # None: nothing is polled
         self._runner = runner
         self._announce = announcer
         self._store = store
@@ -47,8 +49,8 @@ class ServiceAgent:
     def submit(self, offer: Offer) -> None:
         self._runner.request(offer)
 
-    async def inspect(self, path: str) -> Manifest:
-        return (await inspect(path, self._device)).manifest
+    async def inspect(self, path: str, access: Access = NO_ACCESS) -> Manifest:
+        return (await self._runner.peek(Offer("request", path, access=access))).manifest
 
     async def mark(self, state: str, identifier: str) -> tuple[str, str]:
         if self._runner.busy:
@@ -96,6 +98,33 @@ class ServiceAgent:
             states.RollbackWanted(booted, bundle.bundle_hash or "", bundle.bundle_version or "")
         )
         return target
+
+    def pause(self) -> None:
+        self._runner.pause(rest=True)
+
+    def resume(self) -> None:
+        self._runner.pause(rest=False)
+
+    async def why(self) -> Sequence[str]:
+        from updated.service.reasons import reasons
+
+        return reasons(self._runner, self._announce.snapshot, self._store, self.poller)
+
+    async def consent(self, stage: Stage, allow: bool) -> None:
+        await self._runner.gate.answer(stage, allow)
+
+    def inhibit(self, who: str, why: str, seconds: int, owner: str) -> int:
+        return self._runner.gate.inhibit(who, why, seconds, owner)
+
+    def release(self, number: int) -> None:
+        self._runner.gate.release(number)
+
+    def forget_owner(self, owner: str) -> None:
+        self._runner.gate.forget_owner(owner)
+
+    async def reset_floor(self) -> None:
+        await asyncio.to_thread(self._store.reset_floor)
+        self._runner.reconsider()
 
     def _may_roll_back(self) -> None:
         resting = isinstance(self._runner.state, states.Idle | states.RebootPending | states.Confirming)

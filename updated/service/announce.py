@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from updated.api.port import Snapshot, Transaction
+from updated.core.gate import Hold
 from updated.core.model import Listener, Outcome, Transfer
 
 log = logging.getLogger(__name__)
@@ -62,12 +63,16 @@ class Announcer:
     def outcome(self, outcome: Outcome) -> None:
         self.snapshot = replace(self.snapshot, last=outcome)
 
-    def bytes_moved(self, done: int, total: int) -> None:
-        """`done` of `total` image bytes are written."""
+    def waits(self, hold: Hold | None, *, paused: bool) -> None:
+        """Told with the next change of the state's detail."""
+        self.snapshot = replace(self.snapshot, hold=hold, paused=paused)
+
+    def bytes_moved(self, done: int, total: int, *, fetched: int = 0, bundle: int = 0) -> None:
+        """`done` of `total` image bytes are written, `fetched` of `bundle` bytes were read for it."""
         self.moved()
         if self._meter is None:
             self._meter = _Meter(done)
-        transfer = self._meter.measure(done, total)
+        transfer = replace(self._meter.measure(done, total), fetched=fetched, bundle=bundle)
         self.snapshot = replace(self.snapshot, transfer=transfer)
         self._tell(lambda listener: listener.transfer(transfer))
 

@@ -9,14 +9,13 @@ from contextlib import ExitStack
 from typing import Final
 
 from updated.api.port import Transaction
-from updated.config.agent_toml import AgentConfig
 from updated.core import states
 from updated.core.model import Offer, Outcome
-from updated.core.policy import PolicyFacts, check
+from updated.core.policy import PolicyFacts, check, check_expected
 from updated.core.progress import ROOT_WEIGHT, Progress
-from updated.errors import BundleError, Cancelled, DeviceError, NotSupportedError, Refused, UpdatedError
+from updated.errors import BundleError, Cancelled, DeviceError, Refused, SourceError, UpdatedError
 from updated.host import clock
-from updated.install.device import Device
+from updated.install.adaptive_parts import Stats
 from updated.install.installer import (
     InstallPlan,
     choose_group,
@@ -24,13 +23,12 @@ from updated.install.installer import (
     plan_install,
     refuse_what_only_rauc_can,
 )
-from updated.install.keyring import load_keyring
-from updated.install.opened import OpenedBundle, open_bundle
-from updated.readers.file import open_file
+from updated.install.opened import OpenedBundle
 from updated.service.announce import Announcer
-from updated.service.choice import Watched
 from updated.service.facts import policy_facts
 from updated.service.offers import LATER
+from updated.service.setting import Setting
+from updated.service.watched import Pace, Watched
 from updated.store import Store
 
 log = logging.getLogger(__name__)
@@ -42,14 +40,20 @@ class Attempt:
     """What is told to listeners is in RAUC's order (`operation`, `last_error`, steps, `completed`)."""
 
     def __init__(
-        self, offer: Offer, device: Device, config: AgentConfig, store: Store, announcer: Announcer
+        self,
+        offer: Offer,
+        setting: Setting,
+        store: Store,
+        announcer: Announcer,
     ) -> None:
         self.offer = offer
+        self.pace = Pace(announcer.moved)
         self.transaction = offer.args.transaction_id or str(uuid.uuid4())
         self.update: states.Update | None = None  # known once the bundle is verified
         self.error: BaseException | None = None  # why it ended, if it did not end well
-        self._device = device
-        self._config = config
+        self._setting = setting
+        self._device = setting.device
+        self._saved: Stats | None = None  # what was here already
         self._store = store
         self._announce = announcer
         self._progress = Progress(announcer.step)
@@ -74,21 +78,15 @@ class Attempt:
 
     async def read_tail(self) -> states.Event:
         self._checking.enter_context(self._progress.step("Checking bundle"))
-        location = self.offer.location
-        if location.startswith(("http://", "https://")):
-            raise NotSupportedError(
-                f"Failed to stream bundle {location}: streaming is not supported yet",
-                hint="Fetch the bundle first and hand over its path.",
-            )
-        by_person = self.offer.source == "request"
-        reader = await open_file(location, follow_symlinks=by_person)
-        self._reader = Watched(reader, self._announce.moved)
+        self._reader = await self._setting.bundles.open(self.offer, self.pace)
         return states.TailRead()
 
     async def verify(self) -> states.Event:
-        opened = await self._open()
+        assert self._reader is not None
+        opened = await self._setting.bundles.verify(self._reader, on_step=self._progress.step)
         self._checking.close()
         manifest = opened.manifest
+        check_expected(manifest, self.offer.expected)
         with self._progress.step("Checking manifest contents"):
             refuse_what_only_rauc_can(self._device, manifest)
         with self._progress.step("Determining target install group"):
@@ -99,41 +97,45 @@ class Attempt:
             transaction=self.transaction,
             source=self.offer.source,
             location=self.offer.location,
-            manifest_hash=manifest.hash,
+            manifest_hash=manifest.hash if opened.proven else "",  # somebody else's, perhaps
             version=manifest.version or "",
             target=self._plan.group,
             compatible=manifest.compatible,
         )
         count = 1  # a person may try as often as he likes
-        if self.offer.source != "request":
+        if self.offer.source != "request" and opened.proven:
             count = await asyncio.to_thread(self._store.count_attempt, manifest.hash)
         return states.Verified(self.update, count)
 
     async def install(self) -> states.Event:
         assert self._opened is not None
         assert self._plan is not None
-        await install(
+        # A person who asks knows what it costs.
+        metered = self.offer.source != "request" and await self._setting.gate.metered()
+        self._saved = await install(
             self._device,
             self._opened,
             self._plan,
             self._progress,
             transaction=self.transaction,
-            workers=self._config.install.workers,
+            ways=self._setting.ways(metered=metered),
             on_bytes=self._moved,
         )
         if self._plan.target.bootable is not None and not self._activates:
             return states.Written()
-        return states.Activated(self._device.boot_id)
+        return states.Activated(self._device.boot_id, self._opened.manifest.hash)
 
     async def end(self, event: states.Event) -> Outcome:
         """Let go of everything; how it ended."""
-        if self._reader is not None:
-            await self._reader.close()
         match event:
             case states.Cancelled():
                 self.error = Cancelled("Installation cancelled")
             case states.Failed(reason) | states.Condemned(reason) if self.error is None:
                 self.error = DeviceError(reason)  # not the job's: what came of it could not be saved
+        if self._reader is not None:
+            if isinstance(self.error, Cancelled) or self.retry_after(event) is not None:
+                self._reader.located.keep_for_retry()
+            await self._reader.close()
         return self._outcome()
 
     def tell(self) -> None:
@@ -145,18 +147,32 @@ class Attempt:
         self._announce.completed(0 if self.error is None else 1)
         self._announce.operation("idle")
 
+    def pause(self, *, rest: bool) -> None:
+        """Let the stream rest, or go on."""
+        if rest:
+            self.pace.pause()
+        else:
+            self.pace.resume()
+
     def _moved(self, done: int, total: int) -> None:
         self._wrote = True
-        self._announce.bytes_moved(done, total)
+        fetched, bundle = (self._reader.fetched, self._reader.size) if self._reader else (0, 0)
+        self._announce.bytes_moved(done, total, fetched=fetched, bundle=bundle)
 
     def counts(self, event: states.Event) -> bool:
-        """Is this end one of the three tries that a bundle has?  Not if none of it was written."""
-        return self._wrote and not isinstance(event, states.Cancelled)
+        """Is this end one of the three tries that a bundle has?
+
+        Not if none of it was written, and a stick or a server that fails says nothing of the bundle.
+        """
+        blameless = isinstance(event, states.Cancelled) or isinstance(self.error, SourceError)
+        return self._wrote and not blameless
 
     def retry_after(self, event: states.Event) -> float | None:
         """Seconds until the same bundle is tried again by itself; None: not before it changes."""
         if isinstance(event, states.Failed) and self.counts(event):
             return RETRY  # the machine counts how often
+        if isinstance(self.error, SourceError) and self.offer.source == "usb":
+            return None  # not before it is plugged again
         return LATER if isinstance(self.error, UpdatedError) and self.error.passing else None
 
     def _close_steps(self) -> None:
@@ -184,10 +200,18 @@ class Attempt:
         match self.error:
             case None:
                 how = "" if self._activates else ", and not made primary, as system.conf wants it"
-                return f"Installed to {self.update.target if self.update else '?'}{how}."
+                return f"Installed to {self.update.target if self.update else '?'}{how}.{self._savings()}"
             case UpdatedError() as error:
                 return error.with_hint()
         return str(self.error)
+
+    def _savings(self) -> str:
+        if self._saved is None or self._reader is None:
+            return ""
+        return (
+            f" {self._saved.saved:.1%} of it was here already:"
+            f" {self._reader.fetched} of {self._reader.size} bytes were read."
+        )
 
     def _code(self) -> str:
         match self.error:
@@ -200,25 +224,13 @@ class Attempt:
             case _:
                 return "failed"
 
-    async def _open(self) -> OpenedBundle:
-        assert self._reader is not None
-        system = self._device.config.system
-        return await open_bundle(
-            self._reader,
-            keyring=await asyncio.to_thread(load_keyring, self._device.config.keyring),
-            formats=system.bundle_formats,
-            max_signature_size=system.max_bundle_signature_size,
-            now=clock.now(),
-            on_step=self._progress.step,
-        )
-
     @property
     def _activates(self) -> bool:
         return self._device.config.system.activate_installed
 
     def _facts(self) -> PolicyFacts:
         automatic = self.offer.source != "request"
-        return policy_facts(self._device, self._store, self._config, automatic=automatic)
+        return policy_facts(self._device, self._store, self._setting.config, automatic=automatic)
 
     def _shown(self) -> Transaction:
         """What is known before the bundle is verified."""
@@ -235,6 +247,8 @@ def event_of(job: asyncio.Task[states.Event]) -> states.Event:
             return job.result()
         case BundleError():
             return states.Condemned(str(error))
+        case SourceError():
+            return states.Failed(str(error), counts=False)
         case UpdatedError():
             return states.Failed(str(error))
     log.error("a bug in `updated`", exc_info=error)

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from updated.api.port import Transaction
 from updated.core import states
+from updated.core.gate import Hold
 from updated.core.model import Outcome
 from updated.host.clock import timestamp
 
+WHO: Final = {"usb": "USB stick", "ota": "server"}
 
-def describe(state: states.State, booted_group: str, *, judging: bool = False) -> str:
-    """A sentence or two.  `judging`: whether the running group is healthy is not known yet."""
+
+def describe(
+    state: states.State,
+    booted_group: str,
+    *,
+    judging: bool = False,
+    hold: Hold | None = None,
+    paused: bool = False,
+) -> str:
+    """A sentence or two.
+
+    `judging`: whether the running group is healthy is not known yet.  `hold`: why what is known to be there
+    does not begin.
+    """
+    if paused:
+        return f"Paused: {describe(state, booted_group)}"
+    if hold is not None:
+        return f"{describe(state, booted_group, judging=judging)} {hold.text}"
     match state:
         case states.Idle():
             return f"Running from {booted_group}; waiting for an update." if booted_group else "Waiting."
         case states.Discover(source):
-            return f"Looking at what the {source} offers."
+            return f"Looking at what the {WHO.get(source, source)} offers."
         case states.Download():
             return "Reading the bundle's signature."
         case states.Verify():

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+from updated.api.port import Poller
 from updated.config.agent_toml import AgentConfig, data_directory, load_agent_config
 from updated.config.system_conf import SystemConfig, load_system_config
 from updated.core.model import Transfer
@@ -19,14 +20,19 @@ from updated.errors import DeviceError, UpdatedError
 from updated.health.watchdog import Watchdog
 from updated.host.lock import only_one, only_user
 from updated.host.malloc import one_arena
+from updated.host.namespace import own_mount_namespace
 from updated.host.systemd import Notifier, watchdog_timeout
 from updated.install.device import Device, open_device
 from updated.install.unsupported import unsupported
+from updated.readers.spool import sweep
 from updated.service.agent import ServiceAgent
 from updated.service.announce import Announcer
+from updated.service.gate import open_gate
 from updated.service.offers import Offers
 from updated.service.options import ServiceOptions
 from updated.service.runner import Runner
+from updated.service.setting import Setting, make_setting
+from updated.service.sources import make_sources
 from updated.store import Store
 
 log = logging.getLogger(__name__)
@@ -40,11 +46,20 @@ def run(options: ServiceOptions) -> int:
     one_arena()
     _log_to_stderr(debug=options.debug)
     faulthandler.enable(2)  # systemd's watchdog sends SIGABRT: stderr says where the service hung
-    return asyncio.run(_main(options))
+    system, config = _load(options)
+    if config.usb.enable:
+        _own_mounts()  # before there are other threads
+    return asyncio.run(_main(options, system, config))
 
 
-async def _main(options: ServiceOptions) -> int:
-    system, config = await asyncio.to_thread(_load, options)
+def _own_mounts() -> None:
+    try:
+        own_mount_namespace()
+    except DeviceError as error:
+        log.warning("sticks are mounted where everybody sees it: %s", error.with_hint())
+
+
+async def _main(options: ServiceOptions, system: SystemConfig, config: AgentConfig) -> int:
     announcer = Announcer()
     notifier = Notifier()
     announcer.subscribe(_Status(notifier))
@@ -55,15 +70,21 @@ async def _main(options: ServiceOptions) -> int:
     device = await _open_device(options, system)
     store = await asyncio.to_thread(Store, memory, log.warning)
     watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
-    runner = Runner(
-        device=device,
-        config=config,
-        store=store,
-        offers=Offers(config.folder, system.autoinstall.path),
-        announcer=announcer,
-        watchdog=watchdog,
+    gate = await asyncio.to_thread(
+        open_gate,
+        config.policy,
+        config.consent,
+        system_inhibit_files=system.polling.inhibit_files,
+        data=memory,
+        boot_id=device.boot_id,
+        warn=log.warning,
     )
-    service = Service(options, runner, ServiceAgent(runner, announcer, store), watchdog, notifier)
+    setting = await make_setting(device, config, gate)
+    await asyncio.to_thread(sweep, setting.locations.spool)
+    runner = Runner(setting=setting, store=store, offers=Offers([]), announcer=announcer, watchdog=watchdog)
+    agent = ServiceAgent(runner, announcer, store)
+    service = Service(options, runner, agent, watchdog, notifier)
+    await service.use_sources_of(setting)
     return await service.run()
 
 
@@ -121,6 +142,7 @@ class Service:
         self._reload = asyncio.Event()
         self._on_bus = asyncio.Event()  # or known to be without one
         self._failure: UpdatedError | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
         """Until SIGTERM or SIGINT.  Raises UpdatedError if another service owns our name on the bus."""
@@ -134,7 +156,6 @@ class Service:
                 self._serve_bus(),
                 self._runner.run(),
                 self._watchdog.run(self._runner.stuck),
-                self._watch_folder(),
                 self._reloads(),
             )
         ]
@@ -145,6 +166,7 @@ class Service:
         self._notifier.stopping()
         if self._failure is None:
             await self._runner.stop()
+        tasks += self._watching
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -192,9 +214,22 @@ class Service:
             self._on_bus.set()
             await asyncio.sleep(BUS_RETRY)
 
-    async def _watch_folder(self) -> None:
-        if self._runner.offers.folder is not None:
-            await self._runner.offers.folder.watch(self._runner.look)
+    async def use_sources_of(self, setting: Setting) -> None:
+        """Raises ConfigError."""
+        sources = await make_sources(
+            setting,
+            self._options.runtime_directory,
+            may_poll=self._runner.may_poll,
+            warn=log.warning,
+        )
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        self._runner.offers.replace(sources)
+        self._agent.poller = next((one for one in sources if isinstance(one, Poller)), None)
+        self._watching = [
+            asyncio.create_task(self._guarded(source.watch(self._runner.look))) for source in sources
+        ]
 
     async def _reloads(self) -> None:
         while True:
@@ -211,12 +246,15 @@ class Service:
             try:
                 system, config = await asyncio.to_thread(_load, self._options)
                 device = await _open_device(self._options, system)
+                setting = await make_setting(device, config, self._runner.gate)
+                if self._runner.busy:  # what was read of the slots is about to be wrong
+                    continue
+                await self.use_sources_of(setting)
             except UpdatedError as error:
                 log.error("not reloaded: %s", error)
                 return
-            if not self._runner.busy:  # else what was read of the slots is about to be wrong
-                break
-        self._runner.reconfigure(device, config)
+            break
+        self._runner.reconfigure(setting)
         log.info("configuration reloaded")
 
 

@@ -35,6 +35,8 @@ class Memory:
                 await asyncio.to_thread(self._store.save_state, state)
             case states.Save(state):
                 await self.keep(self._store.save_state, state)
+            case states.Reject(manifest_hash="", reason=reason):
+                log.warning("a bundle that was not proven yet failed: %s", reason)
             case states.Reject(manifest_hash, version, reason):
                 log.warning("bundle %s (version %s) is quarantined: %s", manifest_hash, version, reason)
                 entry = Quarantined(manifest_hash, version, reason, timestamp(), boot_id)

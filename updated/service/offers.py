@@ -1,127 +1,164 @@
 """What the automatic sources have to offer: a level, looked at again whenever the machine comes to rest.
 
-A file that was tried is not tried again until it changes or the service starts anew, except after a fault
+A bundle that was tried is not tried again until it changes or the service starts anew, except after a fault
 that may pass.  What the manifest hash decides (quarantine, already installed) is on disk instead.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from updated.config.agent_tables import Folder as FolderSettings
+from updated.core.gate import Hold
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts
-from updated.install.device import Device
-from updated.service.choice import choose
-from updated.sources.folder import Folder, Found, look, move, remove
+from updated.core.source import Item, Source
+from updated.service.choice import Chosen, Peek, choose
 
 log = logging.getLogger(__name__)
 
 LATER: Final = 600.0  # seconds until another look after a fault that may pass: a wrong clock, a busy slot
-AUTOINSTALL: Final = "autoinstall"
-FOLDER: Final = "folder"
+NEVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class _PutOff:
-    identity: tuple[int, int, int, int]
-    until: float  # monotonic seconds; infinity: until the file changes
+class PutOff:
+    """A bundle that is not to be looked at for a while."""
+
+    source: str
+    item: Item
+    reason: str
+    until: float  # monotonic seconds; NEVER: until it changes
     tried: bool = False  # not only compared with others
+    held: bool = False  # good, but policy says: not now
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The best bundle of a source, and why it waits."""
+
+    source: str
+    version: str
+    hold: Hold
 
 
 class Offers:
-    """The drop folder and `[autoinstall]`."""
+    """All automatic sources, the highest rank first.  Belongs to the event loop."""
 
-    def __init__(self, settings: FolderSettings, autoinstall: Path | None) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         self.judged = False  # automatic sources wait until the running system is known to be healthy
-        self.folder = Folder(Path(settings.path)) if settings.path else None
-        self._settings = settings
-        self._autoinstall = autoinstall
-        self._chosen: Found | None = None  # what the attempt that runs was made for
-        self._put_off: dict[Path, _PutOff] = {}
+        self.held: Held | None = None
+        self._sources = {source.name: source for source in sources}
+        self._chosen: tuple[str, Item] | None = None  # what is being tried
+        self._put_off: dict[str, PutOff] = {}
+
+    @property
+    def put_off(self) -> Sequence[PutOff]:
+        return tuple(self._put_off.values())
+
+    def replace(self, sources: Sequence[Source]) -> None:
+        """From now on these are the sources; not while something is being tried."""
+        self._sources = {source.name: source for source in sources}
+        self.forget()
 
     async def waiting(self) -> str:
         """The first source that has something to look at; "" for none."""
-        if not self.judged:
+        if not self.judged or self._chosen:
             return ""
-        for source in (FOLDER, AUTOINSTALL):
-            if await self._found(source):
-                return source
+        await self._forget_what_is_gone()
+        for name, source in self._sources.items():
+            if await source.scan(self._is_put_off):
+                return name
+        if not self._chosen:
+            for source in self._sources.values():
+                await source.settled()
         return ""
 
     def due(self) -> float | None:
         """Seconds until something that was put off is worth another look; None: nothing was."""
-        times = [put.until for put in self._put_off.values() if put.until != float("inf")]
+        times = [put.until for put in self._put_off.values() if put.until != NEVER]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def forget(self) -> None:
         """Look at everything again: the rules may have changed."""
         self._put_off.clear()
+        self.held = None
 
-    async def choose(
-        self, source: str, device: Device, facts: PolicyFacts, *, moved: Callable[[], None] = lambda: None
-    ) -> Offer | None:
-        """The best bundle of `source`; what is not worth another look is put off, with the reason said."""
-        found = await self._found(source)
-        chosen, refused = await choose(found, device, facts, moved=moved)
+    def release(self) -> None:
+        """What waits for policy may have its turn now."""
+        self._put_off = {key: put for key, put in self._put_off.items() if not put.held}
+        self.held = None
+
+    async def choose(self, name: str, facts: PolicyFacts, peek: Peek) -> Chosen | None:
+        """The best bundle of a source; what is not worth another look is put off, with the reason said."""
+        source = self._sources.get(name)
+        if source is None:  # it was taken away meanwhile
+            return None
+        self._chosen = (name, _NOTHING)  # its media must stay
+        try:
+            found = await source.scan(self._is_put_off)
+            chosen, refused = await choose(name, found, facts, peek)
+        finally:
+            self._chosen = None
         for refusal in refused:
-            log.info("%s is not installed: %s", refusal.item.path, refusal.reason)
-            until = time.monotonic() + LATER if refusal.passing else float("inf")
-            self._put_off[refusal.item.path] = _PutOff(refusal.item.identity, until)
-        self._chosen = chosen
-        return Offer(source, str(chosen.path)) if chosen else None
+            log.info("%s is not installed: %s", refusal.item.location, refusal.reason)
+            until = time.monotonic() + LATER if refusal.passing else NEVER
+            self._put(PutOff(name, refusal.item, refusal.reason, until))
+            await source.refused(refusal.item, refusal.reason)
+        return chosen
+
+    def hold(self, name: str, chosen: Chosen, hold: Hold) -> None:
+        """Policy does not want `chosen` now."""
+        version = (chosen.manifest.version if chosen.manifest else "") or chosen.item.expected.version
+        if self.held is None or self.held.hold.text != hold.text:
+            log.info("%s waits: %s", chosen.item.location, hold.text)
+        self.held = Held(name, version, hold)
+        until = NEVER if hold.delay is None else time.monotonic() + hold.delay
+        self._put(PutOff(name, chosen.item, hold.text, until, held=True))
+
+    async def started(self, name: str, chosen: Chosen) -> Offer:
+        """An attempt with `chosen` begins."""
+        self.held = None
+        self._chosen = (name, chosen.item)
+        await self._sources[name].started(chosen.item)
+        return Offer(name, chosen.item.location, expected=chosen.item.expected)
 
     async def ended(self, offer: Offer, outcome: Outcome, *, retry_after: float | None) -> None:
-        """An attempt is over: remember it, and do with the file what the configuration says."""
-        tried, self._chosen = self._chosen, None
-        if tried is None or offer.source not in (FOLDER, AUTOINSTALL):
+        """An attempt is over: remember it, and let its source do what it does then."""
+        if self._chosen is None or offer.source != self._chosen[0]:
             return
-        until = float("inf") if retry_after is None else time.monotonic() + retry_after
+        (name, item), self._chosen = self._chosen, None
+        until = NEVER if retry_after is None else time.monotonic() + retry_after
         if outcome.code in ("failed", "refused") and retry_after is None:
             # What was below it has another chance; what was tried before has not.
-            self._put_off = {path: put for path, put in self._put_off.items() if put.tried}
-        self._put_off[tried.path] = _PutOff(tried.identity, until, tried=True)
-        if offer.source == FOLDER and outcome.code in ("installed", "failed", "refused") and not retry_after:
-            await asyncio.to_thread(self._tidy, tried)
+            self._put_off = {key: put for key, put in self._put_off.items() if put.tried}
+        self._put(PutOff(name, item, outcome.text, until, tried=True))
+        source = self._sources.get(name)
+        if source is not None:
+            await source.ended(item, outcome, again=retry_after is not None)
 
-    def _tidy(self, tried: Found) -> None:
-        """Blocks."""
-        path = tried.path
-        if look(path) != tried:
-            return  # another file has taken its place: that one was not tried
-        try:
-            if self._settings.after == "delete":
-                remove(path)
-            elif self._settings.after == "move" and self._settings.move_to:
-                move(path, Path(self._settings.move_to))
-        except OSError as error:
-            log.warning("cannot %s %s: %s", self._settings.after, path, error.strerror)
+    def _put(self, put: PutOff) -> None:
+        self._put_off[put.item.location] = put
 
-    async def _found(self, source: str) -> Sequence[Found]:
-        if source == FOLDER:
-            await asyncio.to_thread(self._forget_what_is_gone)
-        return await asyncio.to_thread(self._scan, source)
+    async def _forget_what_is_gone(self) -> None:
+        """Or names that never come again would be remembered for ever."""
+        for location, put in tuple(self._put_off.items()):
+            source = self._sources.get(put.source)
+            if source is None or await source.gone(location):
+                self._put_off.pop(location, None)
+                if put.held:
+                    self.held = None
 
-    def _scan(self, source: str) -> Sequence[Found]:
-        """Blocks."""
-        if source == FOLDER:
-            return self.folder.scan(known=self._is_put_off) if self.folder else []
-        item = look(self._autoinstall) if self._autoinstall else None
-        return [item] if item and not self._is_put_off(item) else []
+    def _is_put_off(self, item: Item) -> bool:
+        put = self._put_off.get(item.location)
+        return bool(put and put.item.identity == item.identity and not put.over)
 
-    def _forget_what_is_gone(self) -> None:
-        """Or names that never come again would be remembered for ever.  Blocks."""
-        for path in tuple(self._put_off):
-            if not os.path.lexists(path):
-                self._put_off.pop(path, None)
 
-    def _is_put_off(self, item: Found) -> bool:
-        put_off = self._put_off.get(item.path)
-        return bool(put_off and put_off.identity == item.identity and time.monotonic() < put_off.until)
+_NOTHING: Final = Item("", ())

@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from updated import command
 from updated.config.agent_toml import AgentConfig
 from updated.core import machine, states
+from updated.core.gate import Hold
 from updated.core.model import Offer
 from updated.errors import NotSupportedError, Refused, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
 from updated.health.gate import judge
 from updated.health.watchdog import Watchdog
 from updated.install.device import Device
+from updated.install.opened import OpenedBundle
 from updated.service.announce import Announcer
 from updated.service.attempt import RETRY, Attempt, event_of
 from updated.service.details import describe, transaction_of
-from updated.service.facts import policy_facts
+from updated.service.facts import policy_facts, polls_any_version, subject_of, subject_of_update
+from updated.service.gate import Gatekeeper
 from updated.service.inbox import Inbox
 from updated.service.looker import Looker
 from updated.service.memory import Memory, log_error
 from updated.service.offers import Offers
+from updated.service.rebooter import Rebooter
+from updated.service.setting import Setting
+from updated.service.watched import Pace
 from updated.store import Store
 
 log = logging.getLogger(__name__)
@@ -38,15 +44,14 @@ class Runner:
     def __init__(
         self,
         *,
-        device: Device,
-        config: AgentConfig,
+        setting: Setting,
         store: Store,
         offers: Offers,
         announcer: Announcer,
         watchdog: Watchdog,
     ) -> None:
-        self.device = device
-        self.config = config
+        self.setting = setting
+        self.gate.changed = self.reconsider
         self.offers = offers
         self.state: states.State = states.Idle()
         self._memory = Memory(store, announcer)
@@ -61,6 +66,8 @@ class Runner:
         self._cancelling = False
         self._judging = False
         self._looker = Looker(offers, self._found)
+        self._rebooter = Rebooter(self._wants_reboot, self._may_reboot, self._reboot_held)
+        self._reboot_hold: Hold | None = None
         self.resumed = asyncio.Event()  # the saved state is known; before, nobody may ask for anything
         self._at_rest = asyncio.Event()
         self._at_rest.set()
@@ -134,12 +141,61 @@ class Runner:
         """Wait until nothing is being installed."""
         await self._at_rest.wait()
 
-    def reconfigure(self, device: Device, config: AgentConfig) -> None:
+    def reconfigure(self, setting: Setting) -> None:
         """From now on, this is the device and these are the rules; not while something is being installed."""
         assert not self.busy
-        self.device, self.config = device, config
+        self.setting = setting
+        polling = setting.device.config.polling
+        self.gate.reconfigure(setting.config.policy, setting.config.consent, polling.inhibit_files)
         self.offers.forget()
         self.look()
+        self._rebooter.ask()
+
+    @property
+    def device(self) -> Device:
+        return self.setting.device
+
+    @property
+    def config(self) -> AgentConfig:
+        return self.setting.config
+
+    @property
+    def gate(self) -> Gatekeeper:
+        return self.setting.gate
+
+    def may_poll(self) -> str:
+        """Why this is no time to ask a server; "" if it is one."""
+        if self.busy:
+            return "something is being installed"
+        return "" if self.offers.judged else "the running system is not confirmed yet"
+
+    async def peek(self, offer: Offer) -> OpenedBundle:
+        """Verify what somebody asks about.  Raises UpdatedError."""
+        return await self.setting.bundles.peek(offer, Pace(lambda: None), whole=True)
+
+    def reconsider(self) -> None:
+        """Policy may allow now what it did not allow before."""
+        self.offers.release()
+        self.look()
+        self._rebooter.ask()
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """What is being installed."""
+        return self._attempt
+
+    @property
+    def judging(self) -> bool:
+        """Whether the running group is healthy is not known yet."""
+        return self._judging
+
+    def pause(self, *, rest: bool) -> None:
+        """Let the stream of the running install rest, or go on.  Raises Refused."""
+        if self._attempt is None or (not rest and not self._attempt.pace.paused):
+            what = "No installation is running" if rest else "Nothing is paused"
+            raise Refused(what, rule="idle")
+        self._attempt.pause(rest=rest)
+        self._show()
 
     def stuck(self) -> str:
         """Why the machine does not get on, or ""."""
@@ -165,6 +221,7 @@ class Runner:
                 stop_if_cancelled()
         finally:
             await self._looker.close()
+            await self._rebooter.close()
             tasks = [*self._tasks, *([self._job] if self._job else [])]
             for task in tasks:
                 task.cancel()
@@ -203,7 +260,7 @@ class Runner:
         if isinstance(event, states.HealthGood | states.HealthBad) and failure is None:
             self._judging = False
             self._show()
-            self._ask_to_reboot()
+            self._rebooter.ask()
         return failure
 
     def _illegal(self, error: machine.IllegalTransition) -> None:
@@ -249,9 +306,9 @@ class Runner:
                 self._judging = True
                 self._spawn(self._judge())
             case states.AskToReboot():
-                self._ask_to_reboot()
-            case states.Reboot():
-                self._spawn(self._reboot())
+                self._rebooter.ask()
+            case states.Reboot() if isinstance(self.state, states.RebootPending):
+                self._spawn(self._reboot(self.setting.reboot_command(self.state.update)))
             case states.RollBack(group):
                 await self._roll_back(group)
             case states.MarkGood(group):
@@ -274,16 +331,22 @@ class Runner:
 
     def _new_attempt(self, offer: Offer) -> Attempt:
         self._at_rest.clear()
-        attempt = Attempt(offer, self.device, self.config, self._store, self._announce)
+        attempt = Attempt(offer, self.setting, self._store, self._announce)
         attempt.begin()
         return attempt
 
     async def _choose(self, source: str) -> states.Event:
-        facts = policy_facts(self.device, self._store, self.config, automatic=True)
-        offer = await self.offers.choose(source, self.device, facts, moved=self._announce.moved)
-        if offer is None:
+        only_above = not (source == "ota" and polls_any_version(self.device))
+        facts = policy_facts(self.device, self._store, self.config, automatic=True, only_above=only_above)
+        pace = Pace(self._announce.moved)
+        chosen = await self.offers.choose(source, facts, lambda offer: self.setting.bundles.peek(offer, pace))
+        if chosen is None:
             return states.Cancelled()
-        self._attempt = self._new_attempt(offer)
+        hold = await self.gate.may_install(subject_of(source, chosen))
+        if hold is not None:
+            self.offers.hold(source, chosen, hold)
+            return states.Cancelled()
+        self._attempt = self._new_attempt(await self.offers.started(source, chosen))
         return await self._attempt.start()
 
     def _start(self, job: Coroutine[Any, Any, states.Event]) -> None:
@@ -315,7 +378,7 @@ class Runner:
             self.post(states.Offered(self._requested.offer.source, by_request=True))
         if attempt is not None:
             attempt.tell()
-            self._looker.look_when_due()
+            self.look()  # what came meanwhile was not looked at
         self._show()
 
     async def _close(self, attempt: Attempt, event: states.Event) -> None:
@@ -347,19 +410,29 @@ class Runner:
             return
         self.post(states.HealthBad(reason) if reason else states.HealthGood(self.device.booted_group))
 
-    def _ask_to_reboot(self) -> None:
+    def _wants_reboot(self) -> bool:
         """Not before the running group is judged: unconfirmed, it may be no way back."""
-        waits = self.config.reboot.when != "immediately" or self._judging
-        if not waits and isinstance(self.state, states.RebootPending):
+        if not isinstance(self.state, states.RebootPending) or self._judging:
+            return False
+        return bool(self.setting.reboot_command(self.state.update))
+
+    async def _may_reboot(self) -> Hold | None:
+        assert isinstance(self.state, states.RebootPending)
+        return await self.gate.may_reboot(subject_of_update(self.state.update))
+
+    def _reboot_held(self, hold: Hold | None) -> None:
+        self._reboot_hold = hold
+        if hold is None:
             self.post(states.RebootAllowed())
+        self._show()
 
     async def _later(self, delay: float, event: states.Event) -> None:
         await asyncio.sleep(delay)
         self.post(event)
 
-    async def _reboot(self) -> None:
+    async def _reboot(self, reboot: Sequence[str]) -> None:
         try:
-            await command.check(self.config.reboot.command)
+            await command.check(reboot)
         except UpdatedError as error:
             self._trouble(error)
 
@@ -372,7 +445,7 @@ class Runner:
         await self.give_up()  # the other group is the only one left
         self._show(f"Rolled back: the next start is from {other}.")
         if self.config.reboot.when == "immediately":
-            self._spawn(self._reboot())
+            self._spawn(self._reboot(self.config.reboot.command))
 
     # Small things
 
@@ -382,8 +455,17 @@ class Runner:
                 self._announce.transaction(transaction_of(update))
             case states.Idle() if not self.busy:
                 self._announce.transaction(None)
-        text = text or describe(self.state, self.device.booted_group, judging=self._judging)
+        hold, paused = self._hold(), self._attempt is not None and self._attempt.pace.paused
+        self._announce.waits(hold, paused=paused)
+        where = self.device.booted_group
+        text = text or describe(self.state, where, judging=self._judging, hold=hold, paused=paused)
         self._announce.state(states.NAMES[type(self.state)], text)
+
+    def _hold(self) -> Hold | None:
+        """Why what is known to be there does not begin."""
+        if isinstance(self.state, states.RebootPending):
+            return self._reboot_hold
+        return self.offers.held.hold if self.offers.held and not self.busy else None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

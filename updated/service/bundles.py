@@ -1,0 +1,82 @@
+"""Open and verify a bundle, wherever it is: one way for installs, choices, `info` and polling."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+
+from updated.core.model import Offer, Reader
+from updated.errors import Refused
+from updated.host import clock
+from updated.install.device import Device
+from updated.install.keyring import load_keyring
+from updated.install.location import Locations, open_location
+from updated.install.opened import Detached, OnStep, OpenedBundle, open_bundle
+from updated.service.watched import Pace, Watched
+
+OpenPlain = Callable[[Detached], Awaitable[OpenedBundle]]
+
+
+class Bundles:
+    """Of one device and one configuration."""
+
+    def __init__(self, device: Device, locations: Locations, headers: Mapping[str, str]) -> None:
+        """`headers`: what servers are told of this device (`send-headers`)."""
+        self._device = device
+        self._locations = locations
+        self._headers = headers
+
+    def headers(self) -> Mapping[str, str]:
+        """What servers are told of this device."""
+        return self._headers
+
+    async def open(self, offer: Offer, pace: Pace, *, peek: bool = False) -> Watched:
+        """A reader, the caller's to close.  Raises UpdatedError; CannotPeek only with `peek`."""
+        headers = dict(self._headers)
+        if "RAUC-Transaction-ID" in headers:
+            headers["RAUC-Transaction-ID"] = offer.args.transaction_id
+        located = await open_location(
+            offer, self._locations, headers=headers, on_progress=pace.moved, peek=peek
+        )
+        return Watched(located, pace)
+
+    async def verify(self, reader: Watched, *, on_step: OnStep = lambda _: nullcontext()) -> OpenedBundle:
+        """Signature, format and manifest.  Raises UpdatedError."""
+        return await self._verify(reader, on_step, reader.located.plain)
+
+    async def verify_end(self, reader: Reader) -> OpenedBundle:
+        """The same where only the end may be read: plain bundles are refused.  Raises UpdatedError."""
+        return await self._verify(reader, lambda _: nullcontext(), refuse_plain)
+
+    async def _verify(self, reader: Reader, on_step: OnStep, plain: OpenPlain) -> OpenedBundle:
+        system = self._device.config.system
+        return await open_bundle(
+            reader,
+            keyring=await asyncio.to_thread(load_keyring, self._device.config.keyring),
+            formats=system.bundle_formats,
+            max_signature_size=system.max_bundle_signature_size,
+            now=clock.now(),
+            on_step=on_step,
+            plain=plain,
+        )
+
+    async def peek(self, offer: Offer, pace: Pace, *, whole: bool = False) -> OpenedBundle:
+        """Verify what is offered, without policy, and let go of it again.
+
+        `whole`: even if all of it has to be fetched for that.  Raises UpdatedError.
+        """
+        reader = await self.open(offer, pace, peek=not whole)
+        try:
+            return await self.verify(reader)
+        finally:
+            await reader.close()
+
+
+async def refuse_plain(_found: Detached) -> OpenedBundle:
+    """It would have to be fetched as a whole just to be looked at.  Raises Refused."""
+    raise Refused(
+        "Bundle format 'plain' not supported in streaming mode",
+        rule="plain-over-http",
+        hint="Make it in verity format, or publish it by a channel index.",
+    )
