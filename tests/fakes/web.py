@@ -36,6 +36,7 @@ CHUNK = 256 * 1024  # bytes
 EVER = 1 << 62
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _REASONS = {200: "OK", 204: "No Content", 206: "Partial Content", 302: "Found", 304: "Not Modified"}
+_TO_PROXY = ("proxy-authorization", "proxy-connection", "connection")
 Headers = dict[str, str]  # names in lower case
 
 
@@ -137,7 +138,7 @@ class Server:
         while (request := await _read_head(reader)) is not None:
             self.requests.append(request)
             self.counts[request.path] += 1
-            if not await self._answer(request, writer):
+            if not await self._answer(request, writer) or request.headers.get("connection") == "close":
                 return
 
     async def _answer(self, request: Seen, writer: asyncio.StreamWriter) -> bool:
@@ -297,12 +298,15 @@ class Proxy:
         try:
             if request.method == "CONNECT":
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            else:
-                path = target.path + (f"?{target.query}" if target.query else "")
-                lines = [f"{request.method} {path} HTTP/1.1", "Connection: close"]
-                lines += [f"{k}: {v}" for k, v in request.headers.items() if k != "proxy-authorization"]
-                back.write("\r\n".join([*lines, "", ""]).encode())
-            await asyncio.gather(_copy(reader, back), _copy(there, writer))
+                await asyncio.gather(_copy(reader, back), _copy(there, writer))
+                return
+            path = target.path + (f"?{target.query}" if target.query else "")
+            lines = [f"{request.method} {path} HTTP/1.1", "Connection: close"]
+            lines += [f"{k}: {v}" for k, v in request.headers.items() if k not in _TO_PROXY]
+            back.write("\r\n".join([*lines, "", ""]).encode())
+            head = await there.readuntil(b"\r\n\r\n")
+            writer.write(head[:-2] + b"Connection: close\r\n\r\n")
+            await _copy(there, writer)
         finally:
             back.close()
 

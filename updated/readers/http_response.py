@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -118,17 +119,23 @@ def reason(error: Exception) -> str:
         case aiohttp.ClientConnectorDNSError():
             return f"the name of the server is not known ({error.os_error.strerror or 'no address'})"
         case aiohttp.ClientConnectorError():
-            return error.os_error.strerror or type(error.os_error).__name__
+            return _os_reason(error.os_error)
         case aiohttp.ServerDisconnectedError():
             return "the server closed the connection without an answer"
         case aiohttp.ClientPayloadError():
             return "the connection ended too early"
         case aiohttp.ClientResponseError():
             return "the answer is not HTTP"
-        case OSError() if error.strerror:
-            return error.strerror
+        case OSError():
+            return _os_reason(error)
         case _:
             return f"connection error ({type(error).__name__})"
+
+
+def _os_reason(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:  # asyncio puts addresses into strerror
+        return os.strerror(error.errno)
+    return error.strerror or "no connection"
 
 
 def _shrink_window(raw: aiohttp.ClientResponse, size: int) -> None:
