@@ -452,3 +452,12 @@ def test_a_floor_that_is_no_version_is_replaced(open_store: Open, folder: Path) 
     store = open_store()
     store.raise_floor("0.0.1")
     assert store.floor() == "0.0.1"
+
+
+def test_a_floor_is_reset(open_store: Open) -> None:
+    store = open_store()
+    store.raise_floor("99.0.0")
+    store.reset_floor()
+    assert store.floor() == open_store().floor() == ""
+    store.raise_floor("1.0.0")
+    assert store.floor() == "1.0.0"
