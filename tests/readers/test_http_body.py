@@ -19,9 +19,12 @@ def taken(
     connect: Connect, content: bytes, *faults: Fault, start: int = 0, etag: str = "", **settings: object
 ) -> tuple[HttpBody, bytes, Server]:
     async def main() -> tuple[HttpBody, bytes, Server]:
-        async with Server({"/b": content}, {"/b": faults}) as server, connect(**settings) as client:
-            async with client.body(server.url("/b"), start=start, etag=etag) as body:
-                return body, b"".join([chunk async for chunk in body]), server
+        async with (
+            Server({"/b": content}, {"/b": faults}) as server,
+            connect(**settings) as client,
+            client.body(server.url("/b"), start=start, etag=etag) as body,
+        ):
+            return body, b"".join([chunk async for chunk in body]), server
 
     return asyncio.run(main())
 

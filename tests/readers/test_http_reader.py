@@ -482,3 +482,24 @@ def test_an_error_of_the_server_keeps_its_kind(connect: Connect, bundle: bytes) 
             assert caught.value.status == 410
 
     asyncio.run(main())
+
+
+def test_bytes_that_were_bad_are_asked_for_again(connect: Connect, bundle: bytes) -> None:
+    async def main() -> None:
+        async with reading(connect, bundle) as (server, reader):
+            reader.expect(pieces(bundle)[:10])
+            await read_all(reader, pieces(bundle)[:1], bundle)
+            while reader.fetched < TAIL + 10 * PIECE:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            reader.forget(PIECE + 1, 1)
+            await read_all(reader, pieces(bundle)[1:10], bundle)
+            asked = [
+                (request.headers["range"], request.headers.get("cache-control"))
+                for request in server.requests
+            ]
+            assert asked[2:] == [("bytes=100000-199999", "no-cache")]
+            reader.forget(len(bundle) - 1, 1)
+            assert await reader.read(len(bundle) - 8, 8) == bundle[-8:]
+            assert server.counts["/b"] == 4
+
+    asyncio.run(main())

@@ -22,6 +22,9 @@ from updated.readers.http_proxy import Proxy, proxy_for
 from updated.readers.http_response import READ_AHEAD, Response, reason
 
 if TYPE_CHECKING:
+    import netrc
+    import ssl
+
     import aiohttp
     from multidict import CIMultiDict
     from yarl import URL
@@ -39,7 +42,8 @@ class Link:
         self.settings = settings
         self.rate = RateLimit(settings.rate_limit)
         self._session: aiohttp.ClientSession | None = None
-        self._secrets: http_secrets.Secrets | None = None
+        self._netrc: netrc.netrc | None = None
+        self._tls: ssl.SSLContext | None = None
         self._setup = asyncio.Lock()
         self._closed = False
 
@@ -51,15 +55,15 @@ class Link:
         `headers` go to every server on the way, `own` only to the one of `url`.  `at`: where `url` led to
         before, asked instead of it.  Raises Interrupted, SourceError, ConfigError, NotSupportedError.
         """
-        session, secrets = await self._ready()
+        session = await self._ready()
         named, user, password = _parse(url)
         target = _parse(at)[0] if at else named
         for _ in range(MAX_REDIRECTS + 1):
             sent = _multi(headers)
             if target.origin() == named.origin():
-                private = self._private(secrets, named, user, password, own)
+                private = self._private(named, user, password, own)
                 sent.update({key: value for key, value in private.items() if key not in sent})
-            response = await self._once(session, secrets, target, sent)
+            response = await self._once(session, target, sent)
             location = response.headers.get("Location")
             if response.status not in REDIRECTS or location is None:
                 return response
@@ -75,40 +79,44 @@ class Link:
         if session is not None:
             await session.close()
 
-    async def _ready(self) -> tuple[aiohttp.ClientSession, http_secrets.Secrets]:
+    async def _ready(self) -> aiohttp.ClientSession:
         async with self._setup:
             if self._closed:
                 raise SourceError("The connection was closed")
-            if self._session is None or self._secrets is None:
-                self._secrets = await asyncio.to_thread(http_secrets.load, self.settings)
+            if self._session is None:
+                self._netrc = await asyncio.to_thread(http_secrets.load_netrc, self.settings)
+                if self.settings.tls_ca or self.settings.tls_cert or self.settings.tls_key:
+                    # A wrong file is told even if this URL does not need it.
+                    self._tls = await asyncio.to_thread(http_secrets.tls_context, self.settings)
                 await asyncio.to_thread(importlib.import_module, "aiohttp")  # some 200 ms
                 self._session = _session(self.settings)
-            return self._session, self._secrets
+            return self._session
 
-    def _private(
-        self, secrets: http_secrets.Secrets, url: URL, user: str, password: str, own: Mapping[str, str]
-    ) -> Mapping[str, str]:
+    async def _tls_for(self, url: URL, proxy: Proxy | None) -> ssl.SSLContext | bool:
+        if url.scheme != "https" and (proxy is None or proxy.url.scheme != "https"):
+            return True  # aiohttp's word for nothing of its own
+        async with self._setup:
+            if self._tls is None:
+                self._tls = await asyncio.to_thread(http_secrets.tls_context, self.settings)
+            return self._tls
+
+    def _private(self, url: URL, user: str, password: str, own: Mapping[str, str]) -> Mapping[str, str]:
         headers = _multi(dict(self.settings.headers))
         headers.update(own)
         if "Authorization" not in headers:
-            value = http_secrets.authorization(self.settings, secrets, url.host or "", user, password)
+            value = http_secrets.authorization(self.settings, self._netrc, url.host or "", user, password)
             if value:
                 headers["Authorization"] = value
         return headers
 
-    async def _once(
-        self,
-        session: aiohttp.ClientSession,
-        secrets: http_secrets.Secrets,
-        url: URL,
-        headers: Mapping[str, str],
-    ) -> Response:
+    async def _once(self, session: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> Response:
         import aiohttp
 
         proxy = proxy_for(url, self.settings.proxy)
         to_proxy = {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else {}
         if url.scheme == "http":
             headers = _multi({**headers, **to_proxy})
+        tls = await self._tls_for(url, proxy)
         wait = self.settings.connect_timeout + self.settings.stall_timeout
         try:
             async with asyncio.timeout(wait):
@@ -118,7 +126,7 @@ class Link:
                     allow_redirects=False,
                     proxy=proxy.url if proxy else None,
                     proxy_headers=to_proxy or None,
-                    ssl=secrets.tls,
+                    ssl=tls,
                 )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             raise _failed(url, proxy, error, self.settings) from error

@@ -34,6 +34,7 @@ class HttpObject:
     size: int = field(default=0, init=False)  # bytes
     etag: str = field(default="", init=False)
     last_modified: str = field(default="", init=False)  # as the server writes it
+    fresh: bool = field(default=False, init=False)  # what caches between us and the server hold is bad
     fetched: int = field(default=0, init=False)  # bytes taken from the server
 
     @property
@@ -113,6 +114,8 @@ class HttpObject:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if pin := self.pin:
             headers["If-Range"] = pin
+        if self.fresh:
+            headers["Cache-Control"] = "no-cache"
         # A server that does not answer may have been taken out of use: see where the URL leads now.
         at = self.at if tries.failed <= 2 else ""
         response = await self.link.get(self.url, own=self.own, headers=headers, at=at)

@@ -100,6 +100,14 @@ class HttpReader:
                 break
         return await self._read_alone(offset, length)
 
+    def forget(self, offset: int, length: int) -> None:
+        """These bytes were bad: the next read of them asks the server, and caches on the way not to help."""
+        self._source.fresh = True
+        if offset + length > self._tail_start:
+            self._tail, self._tail_start = b"", self.size
+        if self._stream is not None:
+            self._stream.forget(offset, length)
+
     async def close(self) -> None:
         """End the reads that wait.  More than once is fine; the connection stays with the client."""
         self._closed = True

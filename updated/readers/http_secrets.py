@@ -6,7 +6,6 @@ import base64
 import netrc
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from updated.core.link import LinkSettings
@@ -15,23 +14,15 @@ from updated.errors import ConfigError, NotSupportedError
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """What `load` read from the files that the settings name."""
-
-    tls: ssl.SSLContext
-    netrc: netrc.netrc | None
+def load_netrc(settings: LinkSettings) -> netrc.netrc | None:
+    """Raises ConfigError."""
+    path = settings.netrc
+    return _read("netrc file", path, lambda: netrc.netrc(path)) if path else None
 
 
-def load(settings: LinkSettings) -> Secrets:
-    """Raises ConfigError naming the file that is wrong, NotSupportedError for PKCS#11 URLs."""
-    found = (
-        _read("netrc file", settings.netrc, lambda: netrc.netrc(settings.netrc)) if settings.netrc else None
-    )
-    return Secrets(_tls_context(settings), found)
-
-
-def authorization(settings: LinkSettings, secrets: Secrets, host: str, user: str, password: str) -> str:
+def authorization(
+    settings: LinkSettings, entries: netrc.netrc | None, host: str, user: str, password: str
+) -> str:
     """Value of the Authorization header; "": none.  `user` and `password` are those in the URL.
 
     The nearest wins: the URL's own, the configured token or user, then netrc's entry for the host.
@@ -42,7 +33,7 @@ def authorization(settings: LinkSettings, secrets: Secrets, host: str, user: str
         return f"Bearer {settings.bearer}"
     if settings.user or settings.password:
         return basic(settings.user, settings.password)
-    entry = secrets.netrc.authenticators(host) if secrets.netrc else None
+    entry = entries.authenticators(host) if entries else None
     return basic(entry[0] or "", entry[2] or "") if entry else ""
 
 
@@ -51,7 +42,11 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def _tls_context(settings: LinkSettings) -> ssl.SSLContext:
+def tls_context(settings: LinkSettings) -> ssl.SSLContext:
+    """Raises ConfigError naming the file that is wrong, NotSupportedError for PKCS#11 URLs.
+
+    The system's roots take some 50 ms to load and some memory: make it when it is needed.
+    """
     for value in (settings.tls_ca, settings.tls_cert, settings.tls_key):
         if value.startswith("pkcs11:"):
             raise NotSupportedError(

@@ -56,6 +56,13 @@ class Stream:
         if self._task is not None:
             self._task.cancel()
 
+    def forget(self, offset: int, length: int) -> None:
+        """What waits to be read and has some of these bytes is thrown away."""
+        for start, size in [key for key in self._ready if key[0] < offset + length and offset < sum(key)]:
+            del self._ready[start, size]
+            self._unread -= size
+        self._changed.set()
+
     async def read(self, offset: int, length: int) -> bytes | None:
         """The piece; None: it is not, or no more, among what is expected.  Raises SourceError."""
         if self._ended:
