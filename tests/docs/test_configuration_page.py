@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from updated.config.agent_toml import AgentConfig, Table
+from updated.config.agent_tables import AgentConfig, Table
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"
 ROW = re.compile(r"^\| `(?:\[(?P<table>[\w-]+)\] )?(?P<key>[\w-]+)` \| (?P<default>[^|]*) \|", re.MULTILINE)

@@ -448,12 +448,13 @@ def test_a_bug_in_an_effect_is_survived(site: Any, caplog: pytest.LogCaptureFixt
     async def scenario() -> None:
         async with site.running() as service:
             await service.until(lambda: service.offers.judged)
-            kept, service.runner.config = service.runner.config, None  # who reads it gets an AttributeError
+            kept = service.runner.setting
+            service.runner.setting = replace(kept, config=None)  # who reads it gets an AttributeError
             service.runner.state = states.Install(U, 1)
             service.runner.post(states.Activated("boot-1"))
             await service.until(lambda: isinstance(service.runner.state, states.RebootPending))
             await service.runner.rest()
-            service.runner.config = kept
+            service.runner.setting = kept
             await service.install(site.bundle())
             assert service.last == "installed"
 

@@ -240,6 +240,8 @@ class _Writing:
         await self.opened.prove()
         for keep in self.unproven:
             await keep()
+        for log in self.checkpoints.values():  # only now: a later image may yet be interrupted
+            await log.clear()
 
     async def give_up(self, *, distrust: bool) -> None:
         """`distrust`: perhaps it was a hash index that was wrong."""
@@ -274,6 +276,8 @@ class _Writing:
     async def _copy(self, image: Image, slot: Slot, before: SlotStatus) -> None:
         try:
             await self._write(image, slot)
+            if self.opened.proven:
+                await self._grow(image, slot)
         except UpdatedError as error:
             await self._save_failed(slot, before, image)
             raise _renamed(error, f"Installation error: Failed updating slot {slot.name}: ") from error
@@ -283,13 +287,12 @@ class _Writing:
         if self.opened.proven:
             await self._keep(slot, before, image)
         else:
+            self.unproven.append(lambda: self._grow(image, slot))
             self.unproven.append(lambda: self._keep(slot, before, image))
 
     async def _keep(self, slot: Slot, before: SlotStatus, image: Image) -> None:
         """The slot holds the image now."""
         await self._save_end(slot, before, image, "ok")
-        if slot.name in self.checkpoints:
-            await self.checkpoints[slot.name].clear()
         adaptive = self.adaptive.pop(slot.name, None)
         if adaptive is not None:
             await adaptive.keep()
@@ -311,6 +314,9 @@ class _Writing:
             )
         finally:
             await asyncio.to_thread(writer.close)
+
+    async def _grow(self, image: Image, slot: Slot) -> None:
+        """The file system to the size of the slot, where that is wanted.  Raises DeviceError."""
         if slot.resize and slot.type == "ext4" and image.type == "ext4":
             with _every(ALIVE, lambda: self._moved(image.size)):
                 await grow_ext4(slot.device)

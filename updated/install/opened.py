@@ -119,16 +119,18 @@ class OpenedBundle:
         layout = await self.image_layout(image)
         verifier, reader = self.payload.verifier, self.payload.reader
         stream = _Stream(self.payload, layout, writer, workers, on_bytes, parts_from)
-        if checkpoints is None or not self.proven:
-            found = await stream.write(Begun(), None)
-        else:
+        if not self.proven:
+            checkpoints = None
+        begun = Begun()
+        if checkpoints is not None:
             begun = await checkpoints.resume(writer, layout.block_size, on_bytes)
-            resumed = begun.position
-            found = await stream.write(begun, checkpoints)
-            if resumed and found.hex() != image.sha256:
-                log.warning("the slot does not hold what an earlier attempt wrote: beginning anew")
+        resumed = begun.position
+        found = await stream.write(begun, checkpoints)
+        if (resumed or parts_from) and found.hex() != image.sha256:
+            log.warning("what was here already is not what the image has: beginning anew")
+            if checkpoints is not None:
                 await checkpoints.restart()
-                found = await stream.write(Begun(), checkpoints)
+            found = await stream.write(Begun(), checkpoints)
         if found.hex() == image.sha256:
             return
         if checkpoints is not None:

@@ -10,8 +10,6 @@ from updated.config.system_conf import SystemConfig
 def unsupported(config: SystemConfig) -> Iterator[str]:
     """A sentence for each thing that is configured and has no effect yet."""
     system = config.system
-    if config.polling.url is not None:
-        yield "[polling] is not supported yet: nothing is polled"
     if config.casync.storepath or config.casync.use_desync:
         yield "[casync] is not supported yet: bundles that need it are refused"
     for log in config.logs:

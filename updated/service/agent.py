@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from updated.api.port import NO_ACCESS, Poller, Snapshot, SystemInfo
 from updated.bundle.manifest import Manifest
@@ -38,7 +39,8 @@ class ServiceAgent:
         )
 
     def snapshot(self) -> Snapshot:
-        return self._announce.snapshot
+        floor = self._store.floor() if self._runner.config.policy.version_floor == "confirmed" else ""
+        return replace(self._announce.snapshot, floor=floor)
 
     def subscribe(self, listener: Listener) -> None:
         self._announce.subscribe(listener)

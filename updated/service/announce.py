@@ -104,7 +104,9 @@ class _Meter:
     def measure(self, done: int, total: int) -> Transfer:
         now = time.monotonic()
         elapsed = now - self._time
-        if elapsed > 0.1:
+        if done < self._done:  # what was written before is checked, then the writing goes on from there
+            self._time, self._done = now, done
+        elif elapsed > 0.1:
             rate = (done - self._done) / elapsed
             weight = min(1.0, SMOOTHING * elapsed) if self._rate else 1.0
             self._rate += weight * (rate - self._rate)

@@ -21,6 +21,7 @@ from updated.service.choice import Chosen, Peek, choose
 log = logging.getLogger(__name__)
 
 LATER: Final = 600.0  # seconds until another look after a fault that may pass: a wrong clock, a busy slot
+LATEST: Final = 86400.0  # seconds
 NEVER: Final = float("inf")
 
 
@@ -32,7 +33,7 @@ class PutOff:
     item: Item
     reason: str
     until: float  # monotonic seconds; NEVER: until it changes
-    tried: bool = False  # not only compared with others
+    tries: int = 0  # installs that were begun; 0: it was only compared with others
     held: bool = False  # good, but policy says: not now
 
     @property
@@ -58,6 +59,11 @@ class Offers:
         self._sources = {source.name: source for source in sources}
         self._chosen: tuple[str, Item] | None = None  # what is being tried
         self._put_off: dict[str, PutOff] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the sources, the highest rank first."""
+        return tuple(self._sources)
 
     @property
     def put_off(self) -> Sequence[PutOff]:
@@ -135,14 +141,21 @@ class Offers:
         if self._chosen is None or offer.source != self._chosen[0]:
             return
         (name, item), self._chosen = self._chosen, None
-        until = NEVER if retry_after is None else time.monotonic() + retry_after
-        if outcome.code in ("failed", "refused") and retry_after is None:
+        tries = 1 + self._tries_of(item)
+        until = NEVER
+        if retry_after is not None:  # the longer the more often it was in vain: writing wears flash out
+            until = time.monotonic() + min(retry_after * 2 ** (tries - 1), LATEST)
+        if outcome.code in ("failed", "refused") and (retry_after is None or retry_after >= LATER):
             # What was below it has another chance; what was tried before has not.
-            self._put_off = {key: put for key, put in self._put_off.items() if put.tried}
-        self._put(PutOff(name, item, outcome.text, until, tried=True))
+            self._put_off = {key: put for key, put in self._put_off.items() if put.tries}
+        self._put(PutOff(name, item, outcome.text, until, tries=tries))
         source = self._sources.get(name)
         if source is not None:
             await source.ended(item, outcome, again=retry_after is not None)
+
+    def _tries_of(self, item: Item) -> int:
+        put = self._put_off.get(item.location)
+        return put.tries if put and put.item.identity == item.identity else 0
 
     def _put(self, put: PutOff) -> None:
         self._put_off[put.item.location] = put

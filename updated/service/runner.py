@@ -76,7 +76,7 @@ class Runner:
     # What others ask of it
 
     @property
-    def _leaving(self) -> bool:
+    def leaving(self) -> bool:
         """The running group was given up in this boot: nothing may mark it good, or write to another."""
         return self._store.left_boot() == self.device.boot_id
 
@@ -96,7 +96,7 @@ class Runner:
         """Take a person's request.  Raises Refused(rule="busy", "confirming" or "rollback")."""
         if self._attempt or self._requested or self._stopping or not self.resumed.is_set():
             raise Refused("Already processing a different method", rule="busy")
-        if self._leaving:
+        if self.leaving:
             raise Refused(
                 "The running system was given up: an install would overwrite the one that starts next",
                 rule="rollback",
@@ -150,6 +150,18 @@ class Runner:
         self.offers.forget()
         self.look()
         self._rebooter.ask()
+
+    @property
+    def detail(self) -> str:
+        """The sentence of the state, without what holds it."""
+        return describe(self.state, self.device.booted_group, judging=self._judging)
+
+    @property
+    def reboots(self) -> bool:
+        """The update that waits for its reboot gets one without anybody's help."""
+        return isinstance(self.state, states.RebootPending) and bool(
+            self.setting.reboot_command(self.state.update)
+        )
 
     @property
     def device(self) -> Device:
@@ -314,7 +326,7 @@ class Runner:
             case states.MarkGood(group):
                 await self.device.mark_group(group, good=True)
                 self.offers.judged = True
-                if self._leaving:  # a person has changed his mind
+                if self.leaving:  # a person has changed his mind
                     await self._memory.keep(self._store.leave_boot, "")
             case states.MarkBad(group):
                 await self.device.mark_group(group, good=False)
@@ -402,19 +414,17 @@ class Runner:
             self._judging = False
             self.look()
             return
-        if not self._leaving:
+        if not self.leaving:
             confirm = self.config.confirm
             reason = await judge(self._watchdog, stable_for=confirm.stable_for, deadline=confirm.deadline)
-        if self._leaving:
+        if self.leaving:
             self._judging = False
             return
         self.post(states.HealthBad(reason) if reason else states.HealthGood(self.device.booted_group))
 
     def _wants_reboot(self) -> bool:
         """Not before the running group is judged: unconfirmed, it may be no way back."""
-        if not isinstance(self.state, states.RebootPending) or self._judging:
-            return False
-        return bool(self.setting.reboot_command(self.state.update))
+        return self.reboots and not self._judging
 
     async def _may_reboot(self) -> Hold | None:
         assert isinstance(self.state, states.RebootPending)
