@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
@@ -41,7 +42,7 @@ def make_tree(target: Path, debian: Sequence[str] = PACKAGES) -> None:
     if not (target / "usr/bin" / python).exists():
         raise RuntimeError(f"no {python} in the system under test: make .venv with PYTHON=/usr/bin/python3")
     packages = target / "usr/lib/updated"
-    for package in _needed("updated"):
+    for package in _needed():
         _copy(package, packages)
     subprocess.run(
         ["make", "--quiet", "install", f"DESTDIR={target}", "DEPS=0", "RAUC=1", f"PYTHON={sys.executable}"],
@@ -82,19 +83,19 @@ def _build(suite: str, debian: Sequence[str], target: Path) -> None:
     (target / "etc/fstab").write_text("")
 
 
-def _needed(name: str) -> list[Distribution]:
-    """What a distribution needs to run, without its extras; itself not."""
+def _needed() -> list[Distribution]:
+    """What the product needs to run, as pyproject.toml says now, without its extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found: dict[str, Distribution] = {}
-    wanted = [name]
+    wanted: list[str] = list(project["dependencies"])
     while wanted:
-        package = distribution(wanted.pop())
-        for line in package.requires or ():
-            requirement, _, marker = line.partition(";")
-            match = re.match(r"[\w.-]+", requirement)
-            assert match is not None
-            if "extra ==" not in marker and match[0] not in found and _installed(match[0]):
-                found[match[0]] = distribution(match[0])
-                wanted.append(match[0])
+        requirement, _, marker = wanted.pop().partition(";")
+        match = re.match(r"[\w.-]+", requirement)
+        assert match is not None
+        if "extra ==" in marker or match[0] in found or (marker and not _installed(match[0])):
+            continue
+        found[match[0]] = distribution(match[0])
+        wanted += found[match[0]].requires or ()
     return list(found.values())
 
 
