@@ -12,7 +12,9 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import msgspec
 from keys import Signer
 from virtual_device import SYSTEM_CONF, VirtualDevice, make_image
 
-from updated.api.client import Client, Status
+from updated.api.client import Client, Polled, Status
 from updated.core.model import InstallArgs
 from updated.errors import UpdatedError
 
@@ -241,9 +243,19 @@ class Device(VirtualDevice):
 
         return asyncio.run(run())
 
-    def install(self, bundle: Path, args: InstallArgs = InstallArgs()) -> str:  # noqa: B008  frozen
-        """By request; returns why it failed, "" if it did not."""
+    def install(self, bundle: Path | str, args: InstallArgs = InstallArgs()) -> str:  # noqa: B008  frozen
+        """By request, of a path or URL; returns why it failed, "" if it did not."""
         return str(self.call(lambda client: install(client, bundle, args)))
+
+    @contextmanager
+    def installing(
+        self,
+        bundle: Path | str,
+        args: InstallArgs = InstallArgs(),  # noqa: B008  frozen
+    ) -> Iterator[Future[str]]:
+        """The same meanwhile; waits for its end."""
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(self.install, bundle, args)
 
     def status(self) -> Status:
         found: Status = self.call(lambda client: client.status())
@@ -263,6 +275,15 @@ class Device(VirtualDevice):
         slots = self.call(lambda client: client.slots())
         return next(slot.values for slot in slots if slot.name == name)
 
+    def polled(self) -> Polled:
+        """RAUC's Poller."""
+        found: Polled = self.call(lambda client: client.polled())
+        return found
+
+    def why(self) -> str:
+        """`updated why`, a line for each sentence."""
+        return "\n".join(self.call(lambda client: client.why()))
+
     def wait_state(self, state: str) -> Status:
         """The status when the machine is (or was for a moment) in `state`."""
         found: list[Status] = []
@@ -274,11 +295,45 @@ class Device(VirtualDevice):
         until(f"state {state}", there)
         return found[-1]
 
+    def wait_fetched(self, count: int) -> Status:
+        """The status when the running install has fetched so many bytes."""
+        found: list[Status] = []
+
+        def there() -> bool:
+            found.append(self.status())
+            return found[-1].progress.get("fetched", 0) >= count
+
+        until(f"{count} bytes", there, lambda: f"\n{self.log()}")
+        return found[-1]
+
     def wait_rest(self, code: str) -> None:
         """Until the history's last line is `code`, and nothing goes on any more."""
         until(f"{code} in the history", lambda: [line["code"] for line in self.outcomes()][:1] == [code])
 
+    def reload(self, agent_conf: str) -> None:
+        """Another updated.toml, and SIGHUP."""
+        (self.root / "etc/updated.toml").write_text(agent_conf.format(root=self.root, stable_for=0.05))
+        before = self.said().count("configuration reloaded")
+        assert self.service is not None
+        self.service.send_signal(signal.SIGHUP)
+        self.wait_said("configuration reloaded", before + 1)
+
     # As a person with a screwdriver
+
+    def grow(self, bootname: str, size: int) -> None:
+        """A larger slot."""
+        os.truncate(self.slot_of(bootname), size)
+
+    def written(self) -> int:
+        """Bytes that the service has written so far, to whatever it was (proc(5), wchar)."""
+        assert self.service is not None
+        lines = Path(f"/proc/{self.service.pid}/io").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
+
+    def data_files(self) -> Mapping[str, int]:
+        """Name and size of what is in the data directory."""
+        folder = self.root / "data"
+        return {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
 
     def content(self, bootname: str, size: int = IMAGE_SIZE) -> bytes:
         """The first `size` bytes of a group's slot."""
@@ -300,7 +355,11 @@ class Device(VirtualDevice):
         return msgspec.json.decode((self.root / "data" / name).read_bytes())
 
 
-async def install(client: Client, bundle: Path, args: InstallArgs = InstallArgs()) -> str:  # noqa: B008  frozen
+async def install(
+    client: Client,
+    bundle: Path | str,
+    args: InstallArgs = InstallArgs(),  # noqa: B008  frozen
+) -> str:
     """Why it failed, "" if it did not."""
     try:
         async for _ in client.install(str(bundle), args):

@@ -386,4 +386,7 @@ def _renamed(error: UpdatedError, prefix: str) -> UpdatedError:
     """The same kind of error, told as RAUC tells where it happened."""
     if isinstance(error, Refused):
         return Refused(f"{prefix}{error}", rule=error.rule, hint=error.hint)
-    return type(error)(f"{prefix}{error}", hint=error.hint)
+    # The kind that says who must act: readers have kinds of their own below it, with other arguments.
+    kind = next(each for each in type(error).__mro__ if each.__module__ == UpdatedError.__module__)
+    renamed: UpdatedError = kind(f"{prefix}{error}", hint=error.hint)
+    return renamed
