@@ -218,7 +218,7 @@ def test_a_log_that_lies_leads_to_a_new_beginning_not_to_blame(
     assert there.holds == ROOTFS
     assert slot.written[0][0] > 0
     assert (0, slot.written[0][1]) in slot.written
-    assert "the slot does not hold what an earlier attempt wrote: beginning anew" in caplog.text
+    assert "what was here already is not what the image has: beginning anew" in caplog.text
     assert there.attempt()[2].written == []  # the new records are right
 
 

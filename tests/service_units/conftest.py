@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -170,7 +171,10 @@ class Site:
         """Nothing can be saved meanwhile."""
         data, aside = self.root / "data", self.root / "data-aside"
         data.rename(aside)
-        data.touch()
+        while not data.is_file():  # a service that runs may make it anew in between
+            shutil.rmtree(data, ignore_errors=True)
+            with contextlib.suppress(FileExistsError):
+                data.touch(exist_ok=False)
         try:
             yield
         finally:

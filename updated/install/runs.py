@@ -12,7 +12,7 @@ from updated.bundle.squashfs.layout import LENGTH_MASK
 from updated.core.model import Reader
 
 RUN = 1 << 20  # bytes of the file in one run: the largest block, and large enough to pay for changing threads
-REMOTE_RUN = 1 << 18  # the same for a network: what is under way is lost when it breaks
+REMOTE_RUN = 1 << 19  # the same for a network: what is under way is lost when it breaks
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class Link:
             session, self._session = self._session, None
         if session is not None:
             await session.close()
+            await asyncio.sleep(0)  # what was aborted is closed in the next round of the loop
 
     async def _ready(self) -> aiohttp.ClientSession:
         async with self._setup:

@@ -91,6 +91,10 @@ class Response:
         return data
 
     def close(self) -> None:
+        """Whatever of the body has not come is not wanted: the connection ends at once."""
+        connection = self._raw.connection  # None: all has come, and the connection was given back
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()  # a TLS goodbye would wait for the rest of the body
         self._raw.close()
 
     async def _chunk(self) -> bytes:

@@ -33,6 +33,7 @@ from updated.store import Store
 
 log = logging.getLogger(__name__)
 
+FRAIL: Final = ("usb", "ota")  # sources that may fail for reasons of their own
 RETRY: Final = 10.0  # seconds until a failed install or a failed bootloader write is tried again
 
 
@@ -164,15 +165,16 @@ class Attempt:
 
         Not if none of it was written, and a stick or a server that fails says nothing of the bundle.
         """
-        blameless = isinstance(event, states.Cancelled) or isinstance(self.error, SourceError)
-        return self._wrote and not blameless
+        if isinstance(event, states.Failed) and not event.counts:
+            return False
+        return self._wrote and not isinstance(event, states.Cancelled)
 
     def retry_after(self, event: states.Event) -> float | None:
         """Seconds until the same bundle is tried again by itself; None: not before it changes."""
+        if isinstance(self.error, SourceError):
+            return None if self.offer.source == "usb" else LATER  # a stick is plugged again
         if isinstance(event, states.Failed) and self.counts(event):
             return RETRY  # the machine counts how often
-        if isinstance(self.error, SourceError) and self.offer.source == "usb":
-            return None  # not before it is plugged again
         return LATER if isinstance(self.error, UpdatedError) and self.error.passing else None
 
     def _close_steps(self) -> None:
@@ -237,7 +239,7 @@ class Attempt:
         return Transaction(self.transaction, self.offer.source, self.offer.location, "", "", "", "")
 
 
-def event_of(job: asyncio.Task[states.Event]) -> states.Event:
+def event_of(job: asyncio.Task[states.Event], source: str) -> states.Event:
     """What the end of a phase means to the machine."""
     if job.cancelled():
         return states.Cancelled()
@@ -248,7 +250,7 @@ def event_of(job: asyncio.Task[states.Event]) -> states.Event:
         case BundleError():
             return states.Condemned(str(error))
         case SourceError():
-            return states.Failed(str(error), counts=False)
+            return states.Failed(str(error), counts=source not in FRAIL)
         case UpdatedError():
             return states.Failed(str(error))
     log.error("a bug in `updated`", exc_info=error)

@@ -371,7 +371,7 @@ class Runner:
     def _job_done(self, job: asyncio.Task[states.Event]) -> None:
         if not job.cancelled() and self._attempt is not None:
             self._attempt.error = job.exception()
-        self.post(event_of(job))
+        self.post(event_of(job, self._attempt.offer.source if self._attempt else ""))
 
     async def _end(self, event: states.Event) -> None:
         if self._attempt is None and self._cancelling:  # a request that had not begun is cancelled, too
