@@ -86,7 +86,10 @@ def test_the_highest_of_several(devices: MakeDevice, vendor: Vendor) -> None:
     device.wait_said("confirmed: Version 10.0.0")
     device.wait_said("a.raucb is not installed: Already installed and running")
     assert installed(device) == ["10.0.0"]
-    assert [line["version"] for line in device.outcomes() if line["code"] == "failed"] == ["11.1.0"]
+    # Once in each boot, three times in all: it may have been the disk.
+    failed = [line["version"] for line in device.outcomes() if line["code"] == "failed"]
+    assert set(failed) == {"11.1.0"}
+    assert len(failed) <= 2
 
 
 def test_behind_more_files_than_are_looked_at_in_one_go(devices: MakeDevice, vendor: Vendor) -> None:
