@@ -108,13 +108,17 @@ def test_a_second_service(devices: MakeDevice, vendor: Vendor, saboteur: Saboteu
         running = asyncio.create_task(install(client, vendor.bundle()))
         try:
             await eventually("a write", lambda: saboteur.acted)
-            before = sorted((path.name, path.read_bytes()) for path in (device.root / "data").iterdir())
+            before = sorted(
+                (path.name, path.read_bytes()) for path in (device.root / "data").rglob("*") if path.is_file()
+            )
             ended = await asyncio.to_thread(second, device, *options)
             assert (ended.returncode, "Another update service runs" in ended.stderr) == (
                 1,
                 True,
             )
-            after = sorted((path.name, path.read_bytes()) for path in (device.root / "data").iterdir())
+            after = sorted(
+                (path.name, path.read_bytes()) for path in (device.root / "data").rglob("*") if path.is_file()
+            )
             assert after == before
         finally:
             saboteur.release()
