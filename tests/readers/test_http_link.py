@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import time
 from base64 import b64encode
@@ -250,6 +251,27 @@ def test_tls_with_an_authority_of_our_own_and_a_certificate_for_us(
             assert (await client.open(server.url("/b"))).size == len(bundle)
 
     asyncio.run(main())
+
+
+def test_a_tls_connection_that_is_not_wanted_any_more_leaves_nothing_behind(
+    connect: Connect, bundle: bytes, certificate: MakeCertificate, server_tls: ServerTls
+) -> None:
+    own = certificate("server")
+
+    async def main() -> None:
+        async with connect(tls_ca=own.cert) as client:
+            async with client.body(server.url("/b")) as body:
+                async for _ in body:
+                    break
+            reader = await client.open(server.url("/b"))
+            reader.expect([(0, 3_000_000)])
+            await reader.read(5_000, 10)
+            await reader.close()
+
+    # The server says no goodbye: it still sends.
+    with serving({"/b": bundle}, {"/b": [Fault(endless=True, ranged=False)]}, tls=server_tls(own)) as server:
+        asyncio.run(main())
+        gc.collect()  # an open transport would be a warning, and so an error
 
 
 @pytest.mark.parametrize(
