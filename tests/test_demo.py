@@ -22,11 +22,13 @@ def test_demo() -> None:
     headings = [line for line in done.stdout.splitlines() if line.startswith("== ")]
     assert (
         headings[-1]
-        == "== Version 2.0.0 runs, version 3.0.0 is quarantined, and nobody had to climb a ladder."
+        == "== Version 4.0.0 runs, version 3.0.0 is quarantined, and nobody had to climb a ladder."
     )
     assert "firmware: tried A, A, A, B; running from group B" in done.stdout
     codes = [line.split()[1:3] for line in done.stdout.splitlines() if line.startswith("20")]
     assert codes == [
+        ["confirmed", "4.0.0"],
+        ["installed", "4.0.0"],
         ["fallback", "3.0.0"],
         ["installed", "3.0.0"],
         ["confirmed", "2.0.0"],

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from keys import make_signer
+from server import serving
 from virtual_device import VirtualDevice, make_content
 
 KIOSK = Path(__file__).parent.parent / "kiosk/kiosk.py"
@@ -119,9 +120,16 @@ class Demo:
         self.reboot()
         self.wait_for_log("marked rootfs.1 as good")
         updated("status")
+
+        say("Version 4.0.0 comes from a server, streamed into the slot; nothing of it is stored")
+        bundle = self.make_bundle("4.0.0")
+        with serving(bundle.parent) as url:
+            updated("install", f"{url}/{bundle.name}")
+        self.reboot()
+        self.wait_for_log("confirmed:")
         updated("history")
         self.device.stop_service()
-        say("Version 2.0.0 runs, version 3.0.0 is quarantined, and nobody had to climb a ladder.")
+        say("Version 4.0.0 runs, version 3.0.0 is quarantined, and nobody had to climb a ladder.")
 
 
 def main() -> None:

@@ -61,7 +61,9 @@ def retry_after(value: str, now: datetime) -> float | None:
 
 
 def without_secrets(url: str) -> str:
-    """`url` for messages: without user, password, query and fragment."""
+    """`url` for messages: without user, password, query and fragment.  A path stays what it is."""
+    if not url.lower().startswith(("http://", "https://")):
+        return url
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from updated.core.gate import Hold
+from updated.core.link import without_secrets
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts
 from updated.core.source import Item, Source
@@ -31,7 +32,7 @@ class PutOff:
 
     source: str
     item: Item
-    reason: str
+    reason: str  # why it is not installed; "": it is
     until: float  # monotonic seconds; NEVER: until it changes
     tries: int = 0  # installs that were begun; 0: it was only compared with others
     held: bool = False  # good, but policy says: not now
@@ -114,7 +115,7 @@ class Offers:
         finally:
             self._chosen = None
         for refusal in refused:
-            log.info("%s is not installed: %s", refusal.item.location, refusal.reason)
+            log.info("%s is not installed: %s", without_secrets(refusal.item.location), refusal.reason)
             until = time.monotonic() + LATER if refusal.passing else NEVER
             self._put(PutOff(name, refusal.item, refusal.reason, until))
             await source.refused(refusal.item, refusal.reason)
@@ -124,7 +125,7 @@ class Offers:
         """Policy does not want `chosen` now."""
         version = (chosen.manifest.version if chosen.manifest else "") or chosen.item.expected.version
         if self.held is None or self.held.hold.text != hold.text:
-            log.info("%s waits: %s", chosen.item.location, hold.text)
+            log.info("%s (%s)", hold.text, without_secrets(chosen.item.location))
         self.held = Held(name, version, hold)
         until = NEVER if hold.delay is None else time.monotonic() + hold.delay
         self._put(PutOff(name, chosen.item, hold.text, until, held=True))
@@ -148,7 +149,8 @@ class Offers:
         if outcome.code in ("failed", "refused") and (retry_after is None or retry_after >= LATER):
             # What was below it has another chance; what was tried before has not.
             self._put_off = {key: put for key, put in self._put_off.items() if put.tries}
-        self._put(PutOff(name, item, outcome.text, until, tries=tries))
+        reason = "" if outcome.code == "installed" else outcome.text
+        self._put(PutOff(name, item, reason, until, tries=tries))
         source = self._sources.get(name)
         if source is not None:
             await source.ended(item, outcome, again=retry_after is not None)

@@ -34,7 +34,7 @@ def reasons(runner: Runner, snapshot: Snapshot, store: Store, poller: Poller | N
 def _notes(offers: Offers, poller: Poller | None) -> tuple[SourceNote, ...]:
     refused: dict[str, list[tuple[str, str]]] = {name: [] for name in offers.names}
     for put in offers.put_off:
-        if not put.held and put.source in refused:
+        if put.reason and not put.held and put.source in refused:
             refused[put.source].append((without_secrets(put.item.location), put.reason))
     return tuple(
         SourceNote(
