@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 IMAGE_SIZE = 512 << 20  # bytes
 FILES_SIZE = 396 << 20  # bytes of real files in it
+PACKAGE_SIZE = 6 << 20  # bytes of the package in which two images differ, at most
 COMPATIBLE = "Bench Device"
 SOURCES = ("/usr/lib", "/usr/share", "/usr/bin")
 
@@ -34,14 +36,40 @@ def image(folder: Path) -> Path:
     tree = folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     _copy_files(tree)
-    part = made.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    with part.open("wb") as file:
-        file.truncate(IMAGE_SIZE)
-    call("mkfs.ext4", "-q", "-F", "-m", "0", "-d", tree, part)
+    _make_ext4(tree, made)
     shutil.rmtree(tree)
-    part.rename(made)
     return made
+
+
+def two_images(folder: Path) -> tuple[Path, Path, str]:
+    """(old, new, what is not the same): ext4 images that differ by one package of a few MiB."""
+    old, new, name = folder / "old.img", folder / "new.img", folder / "package"
+    if name.exists():
+        return old, new, name.read_text()
+    tree = folder / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    _copy_files(tree)
+    _make_ext4(tree, old)
+    package, files = _package(tree)
+    again = folder / "tree-again"
+    shutil.rmtree(again, ignore_errors=True)
+    shutil.copytree(tree, again)
+    dice = random.Random(1)
+    for file in files:
+        target = again / file.relative_to(tree)
+        # Other code is as compressible as the code it replaces, and has nothing in common with it.
+        data = target.read_bytes().translate(bytes(dice.sample(range(256), 256)))
+        target.write_bytes(data[: len(data) // 2] + dice.randbytes(100) + data[len(data) // 2 :])
+    _make_ext4(again, new)
+    shutil.rmtree(tree)
+    shutil.rmtree(again)
+    name.write_text(package)
+    return old, new, package
+
+
+def zero(device: Path) -> None:
+    """Nothing is on `device` any more."""
+    call("dd", "if=/dev/zero", f"of={device}", "bs=1M", f"count={IMAGE_SIZE >> 20}", "status=none")
 
 
 def sparse_image(folder: Path, size: int) -> Path:
@@ -81,9 +109,11 @@ def keys(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-def bundle(folder: Path, payload: Path, compressor: str, bundle_format: str = "plain") -> Path:
-    """A bundle of one image, made with RAUC's own tool."""
-    made = folder / f"{payload.stem}-{compressor}-{bundle_format}.raucb"
+def bundle(
+    folder: Path, payload: Path, compressor: str, bundle_format: str = "plain", *, adaptive: bool = False
+) -> Path:
+    """A bundle of one image, made with RAUC's own tool; `adaptive`: with a block hash index."""
+    made = folder / f"{payload.stem}-{compressor}-{bundle_format}{'-adaptive' * adaptive}.raucb"
     if made.exists():
         return made
     cert, key = keys(folder)
@@ -95,7 +125,7 @@ def bundle(folder: Path, payload: Path, compressor: str, bundle_format: str = "p
         os.link(payload, content / "rootfs.img")
         (content / "manifest.raucm").write_text(
             f"[update]\ncompatible={COMPATIBLE}\nversion=1\n\n[bundle]\nformat={bundle_format}\n\n"
-            "[image.rootfs]\nfilename=rootfs.img\n"
+            "[image.rootfs]\nfilename=rootfs.img\n" + "adaptive=block-hash-index\n" * adaptive
         )
         call(
             *("rauc", "bundle", f"--cert={cert}", f"--key={key}", f"--mksquashfs-args=-comp {compressor}"),
@@ -122,6 +152,26 @@ def loop_device(folder: Path, name: str, size: int) -> Iterator[Path]:
 def check_same(image: Path, device: Path) -> None:
     """Raises CalledProcessError if `device` does not begin with the bytes of `image`."""
     call("cmp", f"--bytes={image.stat().st_size}", image, device)
+
+
+def _make_ext4(tree: Path, made: Path) -> None:
+    part = made.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with part.open("wb") as file:
+        file.truncate(IMAGE_SIZE)
+    call("mkfs.ext4", "-q", "-F", "-m", "0", "-d", tree, part)
+    part.rename(made)
+
+
+def _package(tree: Path) -> tuple[str, list[Path]]:
+    """The package that has the most bytes in `tree`, but not more than PACKAGE_SIZE, and its files there."""
+    found: list[tuple[int, str, list[Path]]] = []
+    for listed in Path("/var/lib/dpkg/info").glob("*.list"):
+        inside = [tree / line.lstrip("/") for line in listed.read_text().splitlines()]
+        files = [path for path in inside if path.is_file()]
+        found.append((sum(path.stat().st_size for path in files), listed.stem, files))
+    _, name, files = max(entry for entry in found if entry[0] <= PACKAGE_SIZE)
+    return name.partition(":")[0], files
 
 
 def _copy_files(tree: Path) -> None:

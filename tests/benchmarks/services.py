@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,7 +32,7 @@ bundle-formats=plain verity
 path={cert}
 
 [slot.rootfs.0]
-device={folder}/booted
+device={booted}
 type=raw
 bootname=A
 
@@ -49,24 +50,34 @@ class Service:
     pid: int
     environment: Mapping[str, str]
     ready: float  # seconds from the start of the process until it served
+    log: Path
 
-    def install(self, bundle: Path) -> measure.Sample:
-        """One `rauc install`, with the figures of the service; the client only waits."""
+    def install(self, bundle: Path | str) -> measure.Sample:
+        """One `rauc install` of a path or URL, with the figures of the service; the client only waits."""
         measure.reset_peak(self.pid)
         cpu, start = measure.cpu_seconds(self.pid), time.monotonic()
-        subprocess.run(
-            ["rauc", "install", str(bundle)], check=True, env=self.environment, stdout=subprocess.DEVNULL
-        )
+        if self.start_install(bundle).wait():
+            raise RuntimeError(f"{bundle} was not installed:\n{self.log.read_text()[-2000:]}")
         wall = time.monotonic() - start
         return measure.Sample(wall, measure.cpu_seconds(self.pid) - cpu, measure.resident(self.pid))
 
+    def start_install(self, bundle: Path | str) -> subprocess.Popen[bytes]:
+        """The client of an install."""
+        command = ["rauc", "install", str(bundle)]
+        return subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+
+Running = AbstractContextManager[Service]
+
 
 @contextlib.contextmanager
-def service(kind: Kind, folder: Path, device: Path) -> Iterator[Service]:
-    """The service of `kind`, whose inactive slot is `device`."""
+def service(kind: Kind, folder: Path, device: Path, *, booted: Path | None = None) -> Iterator[Service]:
+    """The service of `kind`, whose inactive slot is `device`, the active one `booted`."""
     own = folder / kind
     own.mkdir(exist_ok=True)
-    config = _configure(folder, own, device)
+    config = _configure(folder, own, device, booted)
     with _bus() as address, (own / "log").open("w") as log:
         environment = {
             **os.environ,
@@ -80,7 +91,7 @@ def service(kind: Kind, folder: Path, device: Path) -> Iterator[Service]:
         ) as process:
             try:
                 _wait_for_name(environment)
-                yield Service(process.pid, environment, time.monotonic() - start)
+                yield Service(process.pid, environment, time.monotonic() - start, own / "log")
             finally:
                 process.terminate()
                 process.wait()
@@ -118,18 +129,21 @@ def _command(kind: Kind, own: Path, config: Path) -> list[str]:
     return [*command, f"--runtime-directory={own}/run", f"--agent-conf={own}/updated.toml"]
 
 
-def _configure(folder: Path, own: Path, device: Path) -> Path:
+def _configure(folder: Path, own: Path, device: Path, booted: Path | None = None) -> Path:
     """A system.conf with a GRUB environment of its own."""
     cert, _ = scene.keys(folder)
     for name in ("mnt", "data"):
         (own / name).mkdir(exist_ok=True)
-    (own / "booted").touch()
+    if booted is None:
+        booted = own / "booted"
+        booted.touch()
     (own / "updated.toml").touch()
     grubenv = own / "grubenv"
     scene.call("grub-editenv", grubenv, "create")
     scene.call("grub-editenv", grubenv, "set", "ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
     path = own / "system.conf"
-    path.write_text(CONFIG.format(compatible=scene.COMPATIBLE, folder=own, cert=cert, device=device))
+    words = {"folder": own, "cert": cert, "device": device, "booted": booted}
+    path.write_text(CONFIG.format(compatible=scene.COMPATIBLE, **words))
     return path
 
 

@@ -228,6 +228,9 @@ class Server:
         for piece in pieces:
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             await writer.drain()
+            await asyncio.sleep(0)  # over TLS the one above does not let others run,
+            if writer.is_closing():  # nor does it tell that the client is gone
+                raise ConnectionResetError
             done += len(piece)
             self.sent[path] += len(piece)
             if fault.drip:

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 NEAR, FAR = "198.51.100.1", "198.51.100.2"  # RFC 5737: nobody has them
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
@@ -93,8 +94,53 @@ def line(*, delay: float = 0.0, loss: float = 0.0, seed: int = 1) -> Iterator[Li
         yield Line(namespace, near, far, process)
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A good line with a rate; the far end is in a network namespace."""
+
+    namespace: str
+    far_device: str
+    far: str = FAR
+
+    @property
+    def prefix(self) -> Sequence[str]:
+        """What comes before a command that runs at the far end."""
+        return ("ip", "netns", "exec", self.namespace)
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the far end has sent, with all their headers."""
+        return int(
+            ip(
+                "netns",
+                "exec",
+                self.namespace,
+                "cat",
+                f"/sys/class/net/{self.far_device}/statistics/tx_bytes",
+            )
+        )
+
+
+@contextlib.contextmanager
+def wire(rate: int) -> Iterator[Wire]:
+    """A veth pair; the far end sends `rate` bits per second at most (tc-tbf(8))."""
+    number = os.getpid()
+    namespace, near, far = f"updated-{number}", f"near{number}", f"far{number}"
+    with contextlib.ExitStack() as stack:
+        ip("netns", "add", namespace)
+        stack.callback(ip, "netns", "del", namespace)
+        ip("link", "add", near, "type", "veth", "peer", far, "netns", namespace)
+        ip("addr", "add", NEAR, "peer", FAR, "dev", near)
+        ip("-n", namespace, "addr", "add", FAR, "peer", NEAR, "dev", far)
+        ip("link", "set", near, "up")
+        ip("-n", namespace, "link", "set", far, "up")
+        limit = ("tbf", "rate", f"{rate}bit", "burst", "128kb", "latency", "100ms")
+        ip("netns", "exec", namespace, "tc", "qdisc", "add", "dev", far, "root", *limit)
+        yield Wire(namespace, far)
+
+
+def ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
 
 
 def _tun(name: str) -> int:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WAIT = 20.0  # seconds; it takes some hundredths
+SMALL = "sndbuf=128k"  # what nginx has handed to the kernel counts as sent, whether it arrives or not
 
-# One process, in the foreground, with everything in one folder: no root is needed.  Small socket buffers:
-# what nginx has handed to the kernel counts as sent, whether it arrives or not.
+# One process, in the foreground, with everything in one folder: no root is needed.
 CONFIG = """\
 daemon off;
 master_process off;
@@ -39,7 +39,7 @@ http {
     reset_timedout_connection on;
     %(http)s
     server {
-        listen %(address)s:%(port)d sndbuf=128k%(listen)s;
+        listen %(address)s:%(port)d %(listen)s;
         root files;
         %(server)s
     }
@@ -82,7 +82,7 @@ class Nginx:
         for name in ("files", "temp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         words = {"server": server, "http": http, "address": address, "port": port}
-        (folder / "nginx.conf").write_text(CONFIG % {**words, "listen": f" {listen}" if listen else ""})
+        (folder / "nginx.conf").write_text(CONFIG % {**words, "listen": listen})
         (folder / "access.log").touch()
 
     def url(self, path: str, *, user: str = "") -> str:
@@ -143,14 +143,14 @@ def nginx(
     server: str = "",
     *,
     http: str = "",
-    listen: str = "",
+    listen: str = SMALL,
     address: str = "127.0.0.1",
     port: int = 0,
     prefix: Sequence[str] = (),
 ) -> Iterator[Nginx]:
     """A running nginx in `folder`; `server` and `http` are directives for these blocks.
 
-    `prefix` comes before the command: `ip netns exec NAME`.
+    `listen` are parameters of that directive.  `prefix` comes before the command: `ip netns exec NAME`.
     """
     found = Nginx(
         folder, server, http=http, listen=listen, address=address, port=port or free_port(), prefix=prefix

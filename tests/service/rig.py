@@ -301,7 +301,7 @@ class Device(VirtualDevice):
 
         def there() -> bool:
             found.append(self.status())
-            return found[-1].progress.get("fetched", 0) >= count
+            return bool(found[-1].progress.get("fetched", 0) >= count)
 
         until(f"{count} bytes", there, lambda: f"\n{self.log()}")
         return found[-1]

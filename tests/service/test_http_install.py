@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from tests.fakes.web import Fault, Server, serving
 from tests.service.conftest import MakeDevice
-from tests.service.rig import IMAGE_SIZE, Device, Vendor, until, updated
+from tests.service.rig import Device, Vendor, until, updated
 
 ALONE = "[confirm]\nstable-for = {stable_for}\n"
 SMALL = 256 << 10  # bytes; journals, logs of checkpoints, messages: what is written beside the image
@@ -41,9 +39,9 @@ def offered(server: Server, bundle: Path, *faults: Fault, path: str = "/b.raucb"
     return server.url(path)
 
 
-def noise(vendor: Vendor, version: str = "3.0.0", size: int = NOISE, **settings: str) -> Path:
+def noise(vendor: Vendor, bundle_format: str = "verity") -> Path:
     """A bundle as large as what it holds."""
-    return vendor.bundle(version, images={"rootfs.ext4": vendor.noise(size)}, **settings)
+    return vendor.bundle("3.0.0", images={"rootfs.ext4": vendor.noise(NOISE)}, bundle_format=bundle_format)
 
 
 def well(device: Device, server: Server, vendor: Vendor) -> None:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.system.guest_image import GuestImage
 
@@ -119,6 +119,25 @@ class Agent:
         self._socket.close()
 
 
+class _Stick(NamedTuple):
+    """What is plugged in."""
+
+    medium: Path
+    writable: bool
+    rate: int  # bytes per second; 0: no limit
+    bad_sector: int | None  # of 512 bytes
+
+    def node(self, limit: str) -> dict[str, Any]:
+        """QEMU's description of the medium; `limit` is the throttle group, if there is one."""
+        node: dict[str, Any] = {"driver": "file", "filename": str(self.medium)}
+        if self.bad_sector is not None:
+            error = {"event": "none", "iotype": "read", "sector": self.bad_sector}
+            node = {"driver": "blkdebug", "image": node, "inject-error": [error]}
+        if self.rate:
+            return {"driver": "throttle", "throttle-group": limit, "file": node}
+        return {"driver": "raw", "file": node}
+
+
 class Guest:
     """One virtual device.  Use it as a context manager; power is cut at the end."""
 
@@ -139,7 +158,7 @@ class Guest:
         self._image, self._disks, self._append, self._memory = image, disks, append, memory
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets = Path()
-        self._sticks: dict[str, Path] = {}
+        self._sticks: dict[str, _Stick] = {}
 
     def __enter__(self) -> Guest:
         layer = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(self._image.disk), "-F", "raw"]
@@ -163,8 +182,8 @@ class Guest:
             )
         self._wait((self._sockets / "qmp").exists, 10)
         self.qmp = Qmp(self._sockets / "qmp")
-        for name, medium in self._sticks.items():
-            self._plug(name, medium)
+        for name, stick in self._sticks.items():
+            self._plug(name, stick)
         self.qmp.wait_event("VSERPORT_CHANGE", lambda data: bool(data.get("open")), timeout=BOOT_TIMEOUT)
         self._agent = Agent(self._sockets / "agent")
         self._agent.sync(BOOT_TIMEOUT)
@@ -209,10 +228,23 @@ class Guest:
         self._agent.command("guest-file-write", handle=handle, buf_b64=base64.b64encode(data).decode())
         self._agent.command("guest-file-close", handle=handle)
 
-    def plug(self, medium: Path, name: str = "stick") -> None:
-        """Plug in a USB stick with this raw image as its medium."""
-        self._plug(name, medium)
-        self._sticks[name] = medium
+    def plug(
+        self,
+        medium: Path,
+        name: str = "stick",
+        *,
+        writable: bool = False,
+        rate: int = 0,
+        bad_sector: int | None = None,
+    ) -> None:
+        """Plug in a USB stick with this raw image as its medium; its write protection is on unless `writable`.
+
+        `rate`: bytes per second that it can be read with; 0: as fast as it goes.  `bad_sector`: one of 512
+        bytes that cannot be read.
+        """
+        stick = _Stick(medium, writable, rate, bad_sector)
+        self._plug(name, stick)
+        self._sticks[name] = stick
 
     def pull(self, name: str = "stick") -> None:
         """Pull the stick, whether or not the guest still uses it."""
@@ -220,11 +252,25 @@ class Guest:
         self.qmp.command("device_del", id=f"usb-{name}")
         self.qmp.wait_event("DEVICE_DELETED", lambda data: data.get("device") == f"usb-{name}", since=since)
         self.qmp.command("blockdev-del", node_name=name)
-        del self._sticks[name]
+        if self._sticks.pop(name).rate:
+            self.qmp.command("object-del", id=f"limit-{name}")
 
-    def _plug(self, name: str, medium: Path) -> None:
-        file = {"driver": "file", "filename": str(medium)}
-        self.qmp.command("blockdev-add", driver="raw", node_name=name, read_only=True, file=file)
+    @property
+    def sticks(self) -> Sequence[str]:
+        """Names of those that are plugged in."""
+        return tuple(self._sticks)
+
+    def read_of(self, name: str = "stick") -> int:
+        """Bytes that were read of a stick since it was plugged in."""
+        media = self.qmp.command("query-blockstats")
+        return next(int(one["stats"]["rd_bytes"]) for one in media if one.get("node-name") == name)
+
+    def _plug(self, name: str, stick: _Stick) -> None:
+        limit = f"limit-{name}"
+        if stick.rate:
+            limits = {"bps-read": stick.rate}
+            self.qmp.command("object-add", qom_type="throttle-group", id=limit, limits=limits)
+        self.qmp.command("blockdev-add", node_name=name, read_only=not stick.writable, **stick.node(limit))
         device = {"driver": "usb-storage", "bus": "xhci.0", "drive": name, "serial": name, "removable": True}
         self.qmp.command("device_add", id=f"usb-{name}", **device)
 

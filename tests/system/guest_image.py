@@ -17,12 +17,15 @@ from tests.system.tree import PACKAGES, cache, make_tree
 GUEST_PACKAGES = (*PACKAGES, "udev", "kmod", "qemu-guest-agent", "iproute2")
 DISK = 768 << 20  # bytes; a file with holes
 EARLY = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")  # what the root file system needs
-# Folders and files of /lib/modules/*/kernel: sticks, their file systems, disks, network, the guest agent.
+# Folders and files of /lib/modules/*/kernel: sticks and their file systems, disks, network, the guest agent,
+# lights, a sound card that is none.
 MODULES = """\
 crypto lib arch/x86/crypto fs/ext4 fs/jbd2 fs/mbcache.ko fs/fat fs/nls fs/exfat fs/ntfs3 fs/autofs
 drivers/block drivers/virtio drivers/usb/core drivers/usb/common drivers/usb/host drivers/usb/storage
-drivers/scsi/scsi_mod.ko drivers/scsi/scsi_common.ko drivers/scsi/sd_mod.ko drivers/net/virtio_net.ko
-drivers/net/net_failover.ko net/core/failover.ko drivers/char/virtio_console.ko drivers/char/hw_random"""
+drivers/scsi/scsi_mod.ko drivers/scsi/scsi_common.ko drivers/scsi/sd_mod.ko block/t10-pi.ko
+drivers/net/virtio_net.ko drivers/net/net_failover.ko net/core/failover.ko drivers/char/virtio_console.ko
+drivers/char/hw_random drivers/leds/trigger/ledtrig-timer.ko sound/soundcore.ko sound/core
+sound/drivers/snd-dummy.ko"""
 INIT = """\
 #!/bin/busybox sh
 busybox mount -t proc proc /proc
