@@ -56,3 +56,7 @@ class Source(Protocol):
     async def settled(self) -> None:
         """Nothing of it is being read or waits to be: media may be let go of."""
         ...
+
+    def nudge(self) -> None:
+        """What forbade it to look may be over."""
+        ...

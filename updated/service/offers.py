@@ -93,6 +93,11 @@ class Offers:
         times = [put.until for put in self._put_off.values() if put.until != NEVER]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
+    def nudge(self) -> None:
+        """What forbade to look for something new may be over."""
+        for source in self._sources.values():
+            source.nudge()
+
     def forget(self) -> None:
         """Look at everything again: the rules may have changed."""
         self._put_off.clear()

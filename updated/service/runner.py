@@ -326,6 +326,7 @@ class Runner:
             case states.MarkGood(group):
                 await self.device.mark_group(group, good=True)
                 self.offers.judged = True
+                self.offers.nudge()
                 if self.leaving:  # a person has changed his mind
                     await self._memory.keep(self._store.leave_boot, "")
             case states.MarkBad(group):
@@ -391,6 +392,7 @@ class Runner:
         if attempt is not None:
             attempt.tell()
             self.look()  # what came meanwhile was not looked at
+            self.offers.nudge()
         self._show()
 
     async def _close(self, attempt: Attempt, event: states.Event) -> None:

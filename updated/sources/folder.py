@@ -116,7 +116,9 @@ class FolderSource:
             await asyncio.to_thread(self._tidy, item)
 
     async def settled(self) -> None:
-        """Nothing to do."""
+        """Nothing to do, and so the next."""
+
+    def nudge(self) -> None: ...
 
     def _tidy(self, tried: Item) -> None:
         path = Path(tried.location)
@@ -177,13 +179,15 @@ class AutoinstallSource:
         return not await asyncio.to_thread(os.path.lexists, location)
 
     async def refused(self, item: Item, reason: str) -> None:
-        """Nothing to do, and so the next three."""
+        """Nothing to do, and so the next four."""
 
     async def started(self, item: Item) -> None: ...
 
     async def ended(self, item: Item, outcome: Outcome, *, again: bool) -> None: ...
 
     async def settled(self) -> None: ...
+
+    def nudge(self) -> None: ...
 
 
 def remove(path: Path) -> None:

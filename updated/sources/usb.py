@@ -249,6 +249,9 @@ class UsbSource:
             _, late = await asyncio.wait(closing, timeout=self._wait)
             self._background |= late
 
+    def nudge(self) -> None:
+        """Nothing forbids it to look."""
+
     # How it ended
 
     async def _nothing_wanted(self, plugged: _Plugged) -> None:
