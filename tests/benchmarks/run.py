@@ -7,7 +7,7 @@ import time
 
 
 def main() -> None:
-    for name in ("idle", "info", "install", "memory"):
+    for name in ("idle", "info", "install", "memory", "stream", "wire"):
         print(f"== {name}", flush=True)
         start = time.monotonic()
         importlib.import_module(f"tests.benchmarks.{name}").main()
