@@ -243,7 +243,7 @@ def test_a_request_while_a_source_looks(site: Any) -> None:
         async def scenario(ticks: int = ticks) -> str:
             async with site.running() as service:
                 await service.until(lambda: service.offers.judged)
-                await service.until(lambda: service.runner._job is not None or service.last)
+                await service.until(lambda: service.runner._jobs._job is not None or service.last)
                 for _ in range(ticks):
                     await asyncio.sleep(0)
                 try:

@@ -148,13 +148,6 @@ class Attempt:
         self._announce.completed(0 if self.error is None else 1)
         self._announce.operation("idle")
 
-    def pause(self, *, rest: bool) -> None:
-        """Let the stream rest, or go on."""
-        if rest:
-            self.pace.pause()
-        else:
-            self.pace.resume()
-
     def _moved(self, done: int, total: int) -> None:
         self._wrote = True
         fetched, bundle = (self._reader.fetched, self._reader.size) if self._reader else (0, 0)

@@ -139,7 +139,9 @@ class Offers:
         """An attempt with `chosen` begins."""
         self.held = None
         self._chosen = (name, chosen.item)
-        await self._sources[name].started(chosen.item)
+        source = self._sources.get(name)
+        if source is not None:
+            await source.started(chosen.item)
         return Offer(name, chosen.item.location, expected=chosen.item.expected)
 
     async def ended(self, offer: Offer, outcome: Outcome, *, retry_after: float | None) -> None:

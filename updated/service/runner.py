@@ -20,11 +20,12 @@ from updated.health.watchdog import Watchdog
 from updated.install.device import Device
 from updated.install.opened import OpenedBundle
 from updated.service.announce import Announcer
-from updated.service.attempt import RETRY, Attempt, event_of
+from updated.service.attempt import RETRY
 from updated.service.details import describe, transaction_of
-from updated.service.facts import policy_facts, polls_any_version, subject_of, subject_of_update
+from updated.service.facts import subject_of_update
 from updated.service.gate import Gatekeeper
 from updated.service.inbox import Inbox
+from updated.service.jobs import Jobs
 from updated.service.looker import Looker
 from updated.service.memory import Memory, log_error
 from updated.service.offers import Offers
@@ -60,17 +61,12 @@ class Runner:
         self._watchdog = watchdog
         self._inbox = Inbox()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._job: asyncio.Task[states.Event] | None = None
-        self._attempt: Attempt | None = None  # what the job works on
-        self._requested: Attempt | None = None  # a person's, not begun yet
-        self._cancelling = False
+        self._jobs = Jobs(lambda: self.setting, offers, store, announcer, self.post)
         self._judging = False
         self._looker = Looker(offers, self._found)
         self._rebooter = Rebooter(self._wants_reboot, self._may_reboot, self._reboot_held)
         self._reboot_hold: Hold | None = None
         self.resumed = asyncio.Event()  # the saved state is known; before, nobody may ask for anything
-        self._at_rest = asyncio.Event()
-        self._at_rest.set()
         self._stopping = False
 
     # What others ask of it
@@ -83,7 +79,7 @@ class Runner:
     @property
     def busy(self) -> bool:
         """Something is being installed, or looked at to be installed."""
-        return not self._at_rest.is_set()
+        return self._jobs.busy
 
     def post(self, event: states.Event) -> None:
         self._inbox.post(event)
@@ -94,7 +90,7 @@ class Runner:
 
     def request(self, offer: Offer) -> None:
         """Take a person's request.  Raises Refused(rule="busy", "confirming" or "rollback")."""
-        if self._attempt or self._requested or self._stopping or not self.resumed.is_set():
+        if self._jobs.taken or self._stopping or not self.resumed.is_set():
             raise Refused("Already processing a different method", rule="busy")
         if self.leaving:
             raise Refused(
@@ -108,10 +104,7 @@ class Runner:
                 rule="confirming",
                 hint="Wait until it is confirmed, or run `updated confirm` or `updated rollback`.",
             )
-        self._requested = self._new_attempt(offer)
-        if self._job is not None:
-            self._job.cancel()  # an automatic source that only looks gives way to a person
-        self.post(states.Offered(offer.source, by_request=True))
+        self._jobs.request(offer)
 
     async def give_up(self) -> None:
         """The running group was marked bad by hand: nothing marks it good again before the reboot."""
@@ -124,12 +117,7 @@ class Runner:
 
     async def cancel(self) -> None:
         """End the running install; returns when it is over.  Raises Refused if none runs."""
-        if not self.busy:
-            raise Refused("No installation is running", rule="idle")
-        self._cancelling = True
-        if self._job is not None:
-            self._job.cancel()
-        await self._at_rest.wait()
+        await self._jobs.cancel()
 
     async def stop(self) -> None:
         """End the running install in good order, and start nothing more."""
@@ -139,7 +127,7 @@ class Runner:
 
     async def rest(self) -> None:
         """Wait until nothing is being installed."""
-        await self._at_rest.wait()
+        await self._jobs.rest()
 
     def reconfigure(self, setting: Setting) -> None:
         """From now on, this is the device and these are the rules; not while something is being installed."""
@@ -191,22 +179,9 @@ class Runner:
         self.look()
         self._rebooter.ask()
 
-    @property
-    def attempt(self) -> Attempt | None:
-        """What is being installed."""
-        return self._attempt
-
-    @property
-    def judging(self) -> bool:
-        """Whether the running group is healthy is not known yet."""
-        return self._judging
-
     def pause(self, *, rest: bool) -> None:
         """Let the stream of the running install rest, or go on.  Raises Refused."""
-        if self._attempt is None or (not rest and not self._attempt.pace.paused):
-            what = "No installation is running" if rest else "Nothing is paused"
-            raise Refused(what, rule="idle")
-        self._attempt.pause(rest=rest)
+        self._jobs.pause(rest=rest)
         self._show()
 
     def stuck(self) -> str:
@@ -234,10 +209,10 @@ class Runner:
         finally:
             await self._looker.close()
             await self._rebooter.close()
-            tasks = [*self._tasks, *([self._job] if self._job else [])]
-            for task in tasks:
+            await self._jobs.close()
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             self._inbox.close()
 
     # The machine
@@ -280,14 +255,15 @@ class Runner:
         if isinstance(error.event, states.RollbackWanted):
             return  # a source began to look in the same moment: refused
         log.error("a bug in `updated`: the event is ignored", exc_info=error)
-        if self._job is not None and self._job.done() and not isinstance(error.event, _ENDS):
+        if self._jobs.over and not isinstance(error.event, _ENDS):
             self.post(states.Failed(f"internal error: {error}"))
 
     def _undone(self, before: states.State, event: states.Event, error: Exception) -> None:
         """An effect failed: nothing that needs it counts as done."""
         self._trouble(error)
         if isinstance(event, states.Verified):
-            self._current.error = error
+            if self._jobs.attempt is not None:
+                self._jobs.attempt.error = error
             self.post(states.Failed(str(error)))
         elif isinstance(event, states.HealthGood | states.HealthBad | states.RollbackWanted):
             self.state = before
@@ -300,18 +276,10 @@ class Runner:
 
     async def _perform(self, effect: states.Effect) -> None:
         match effect:
-            case states.ChooseCandidate() if self._requested:
-                # From here on it can be cancelled.
-                self._attempt, self._requested = self._requested, None
-                self._start(self._attempt.start())
             case states.ChooseCandidate(source):
-                self._start(self._choose(source))
-            case states.ReadTail():
-                self._start(self._current.read_tail())
-            case states.VerifyTail():
-                self._start(self._current.verify())
-            case states.InstallGroup():
-                self._start(self._current.install())
+                self._jobs.begin(source)
+            case states.ReadTail() | states.VerifyTail() | states.InstallGroup():
+                self._jobs.go_on(effect)
             case states.Rescan():
                 self.look()
             case states.CheckHealth():
@@ -335,74 +303,16 @@ class Runner:
                 floor = self.config.policy.version_floor == "confirmed"
                 await self._memory.remember(effect, boot_id=self.device.boot_id, raises_floor=floor)
 
-    # One attempt after the other
-
-    @property
-    def _current(self) -> Attempt:
-        assert self._attempt is not None
-        return self._attempt
-
-    def _new_attempt(self, offer: Offer) -> Attempt:
-        self._at_rest.clear()
-        attempt = Attempt(offer, self.setting, self._store, self._announce)
-        attempt.begin()
-        return attempt
-
-    async def _choose(self, source: str) -> states.Event:
-        only_above = not (source == "ota" and polls_any_version(self.device))
-        facts = policy_facts(self.device, self._store, self.config, automatic=True, only_above=only_above)
-        pace = Pace(self._announce.moved)
-        chosen = await self.offers.choose(source, facts, lambda offer: self.setting.bundles.peek(offer, pace))
-        if chosen is None:
-            return states.Cancelled()
-        hold = await self.gate.may_install(subject_of(source, chosen))
-        if hold is not None:
-            self.offers.hold(source, chosen, hold)
-            return states.Cancelled()
-        self._attempt = self._new_attempt(await self.offers.started(source, chosen))
-        return await self._attempt.start()
-
-    def _start(self, job: Coroutine[Any, Any, states.Event]) -> None:
-        self._at_rest.clear()
-        self._job = asyncio.create_task(job)
-        self._job.add_done_callback(self._job_done)
-        if self._cancelling:
-            self._job.cancel()
-
-    def _job_done(self, job: asyncio.Task[states.Event]) -> None:
-        if not job.cancelled() and self._attempt is not None:
-            self._attempt.error = job.exception()
-        self.post(event_of(job, self._attempt.offer.source if self._attempt else ""))
-
     async def _end(self, event: states.Event) -> None:
-        if self._attempt is None and self._cancelling:  # a request that had not begun is cancelled, too
-            self._attempt, self._requested = self._requested, None
-        attempt = self._attempt
         try:
-            if attempt is not None:
-                await self._close(attempt, event)
+            ended = await self._jobs.end(event)
         except Exception as error:  # noqa: BLE001 - it is logged
             self._trouble(error)
-        # Only now: a request that came meanwhile would be taken for the end of this one.
-        self._attempt, self._job, self._cancelling = None, None, False
-        if self._requested is None:
-            self._at_rest.set()  # before anybody is told: who hears of it may go on at once
         else:
-            self.post(states.Offered(self._requested.offer.source, by_request=True))
-        if attempt is not None:
-            attempt.tell()
-            self.look()  # what came meanwhile was not looked at
-            self.offers.nudge()
+            if ended is not None:
+                self.look()  # what came meanwhile was not looked at
+                self.offers.nudge()
         self._show()
-
-    async def _close(self, attempt: Attempt, event: states.Event) -> None:
-        outcome = await attempt.end(event)
-        if attempt.update is not None and not attempt.counts(event):
-            await self._memory.keep(self._store.forget_attempts, attempt.update.manifest_hash)
-        if outcome.code == "installed":  # whatever was said of the bundle before: it is on trial anew
-            await self._memory.keep(self._store.lift, outcome.manifest_hash)
-        await self.offers.ended(attempt.offer, outcome, retry_after=attempt.retry_after(event))
-        await self._memory.record(outcome)
 
     def _found(self, source: str) -> None:
         if not self._stopping:
@@ -467,7 +377,7 @@ class Runner:
                 self._announce.transaction(transaction_of(update))
             case states.Idle() if not self.busy:
                 self._announce.transaction(None)
-        hold, paused = self._hold(), self._attempt is not None and self._attempt.pace.paused
+        hold, paused = self._hold(), self._jobs.paused
         self._announce.waits(hold, paused=paused)
         where = self.device.booted_group
         text = text or describe(self.state, where, judging=self._judging, hold=hold, paused=paused)
