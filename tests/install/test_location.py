@@ -29,7 +29,7 @@ from updated.errors import (
     SourceError,
     UpdatedError,
 )
-from updated.install.location import Located, Locations, Plain, is_url, open_location
+from updated.install.location import Located, Locations, Plain, Spooling, is_url, open_location
 from updated.install.opened import OpenedBundle, open_bundle
 from updated.readers.http import shown
 from updated.slots.raw import open_slot
@@ -236,7 +236,7 @@ def test_a_server_without_ranges_is_spooled(bundles: Bundles, locations: Locatio
 
         async def use(server: Server = server, size: int = len(data), moved: list[None] = moved) -> None:
             located = await open_location(
-                offer(server.url("/b.raucb")), locations, on_progress=lambda: moved.append(None)
+                offer(server.url("/b.raucb")), locations, spooling=Spooling(lambda: moved.append(None))
             )
             assert not located.remote
             assert located.fetched == size

@@ -7,7 +7,7 @@ once to be verified, and again to be installed: over HTTP that would be twice th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from updated.install.direct import open_direct
 from updated.install.link_settings import merge
 from updated.install.opened import Detached, OpenedBundle, open_plain
 from updated.readers.file import open_file
-from updated.readers.spool import Body, SpoolReader, spool
+from updated.readers.spool import Body, SpoolReader, no_rest, spool
 
 if TYPE_CHECKING:
     from updated.readers.http import HttpClient, HttpReader
@@ -53,6 +53,15 @@ class Locations:
         return self.data_directory / SPOOL
 
 
+@dataclass(frozen=True, slots=True)
+class Spooling:
+    """Who is told, and asked, while a bundle is fetched to disk (`readers.spool.spool`)."""
+
+    on_progress: Callable[[], None] = lambda: None
+    on_bytes: Callable[[int, int], None] = lambda _there, _size: None
+    rest: Callable[[], Awaitable[None]] = no_rest
+
+
 def is_url(location: str) -> bool:
     """Is it on a server?  All else is a path, as with RAUC."""
     found = _SCHEME.match(location)
@@ -64,22 +73,22 @@ async def open_location(
     locations: Locations,
     *,
     headers: Mapping[str, str] = {},
-    on_progress: Callable[[], None] = lambda: None,
+    spooling: Spooling = Spooling(),
     peek: bool = False,
 ) -> Located:
     """Open the bundle that is offered; close what comes back.
 
     `peek`: only to look at it, so nothing is spooled: CannotPeek instead.
 
-    `headers` go to its server (`send_headers`).  `on_progress` is called whenever a spool gets on, which may
-    take minutes.  Raises SourceError, DeviceError (no space to spool), NotSupportedError, ConfigError.
+    `headers` go to its server (`send_headers`).  `spooling` is told how a spool gets on, which may take
+    minutes.  Raises SourceError, DeviceError (no space to spool), NotSupportedError, ConfigError.
     """
     if not is_url(offer.location):
         return Located(await _open_path(offer))
     from updated.readers.http import HttpClient, NoRanges
 
     client = HttpClient(merge(locations.link, offer.access))
-    server = _Server(client, offer, locations, headers, on_progress, peek)
+    server = _Server(client, offer, locations, headers, spooling, peek)
     try:
         try:
             reader = await server.open()
@@ -111,7 +120,7 @@ class _Server:
     offer: Offer
     locations: Locations
     headers: Mapping[str, str]
-    on_progress: Callable[[], None]
+    spooling: Spooling
     peek: bool
 
     async def open(self) -> HttpReader:
@@ -138,7 +147,9 @@ class _Server:
             name=shown(url),
             etag=etag,
             expected=self.offer.expected,
-            on_progress=self.on_progress,
+            on_progress=self.spooling.on_progress,
+            on_bytes=self.spooling.on_bytes,
+            rest=self.spooling.rest,
         )
 
     def _body(self, url: str, start: int, etag: str) -> AbstractAsyncContextManager[Body]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, Protocol
@@ -80,6 +80,10 @@ class SpoolReader(FileReader):
         await super().close()
 
 
+async def no_rest() -> None:
+    """Go on at once."""
+
+
 async def spool(
     url: str,
     open_body: OpenBody,
@@ -90,17 +94,21 @@ async def spool(
     etag: str = "",
     expected: Expected | None = None,
     on_progress: Callable[[], None] = lambda: None,
+    on_bytes: Callable[[int, int], None] = lambda _there, _size: None,
+    rest: Callable[[], Awaitable[None]] = no_rest,
 ) -> SpoolReader:
     """Download the object at `url` into `folder`; whatever is there of other URLs is removed first.
 
     `reserve`: bytes that stay free there.  `etag`: of the object as the server has it now.  `expected`: what
-    an index says of it.  `name`: of the reader, for messages.  `on_progress` is called whenever it gets on.
+    an index says of it.  `name`: of the reader, for messages.  `on_progress` is called whenever it gets on,
+    `on_bytes` with how many bytes are there and how many there will be (0: not known).  `rest` is awaited
+    before each chunk, and may take as long as it likes.
 
     Raises SourceError (the object cannot be had, or is not what the index says), DeviceError (no space).
     """
     await to_its_end(asyncio.to_thread(sweep, folder, url))
     part = await to_its_end(asyncio.to_thread(Part, folder, url, reserve))
-    filling = _Filling(part, expected or Expected(), on_progress)
+    filling = _Filling(part, expected or Expected(), on_progress, on_bytes, rest)
     try:
         stop_if_cancelled()
         fetched = await filling.fill(open_body, etag)
@@ -113,11 +121,20 @@ async def spool(
 class _Filling:
     """One download into one part file."""
 
-    def __init__(self, part: Part, expected: Expected, on_progress: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        part: Part,
+        expected: Expected,
+        on_progress: Callable[[], None],
+        on_bytes: Callable[[int, int], None],
+        rest: Callable[[], Awaitable[None]],
+    ) -> None:
         self.worth_keeping = True
         self._part = part
         self._expected = expected
         self._on_progress = on_progress
+        self._on_bytes = on_bytes
+        self._rest = rest
         self._hash = hashlib.sha256() if expected.sha256 else None
 
     async def fill(self, open_body: OpenBody, etag: str) -> int:
@@ -154,6 +171,8 @@ class _Filling:
             if len(waiting) >= PIECE:
                 await self._append(waiting, body.size)
                 waiting = bytearray()
+                self._on_bytes(self._part.length, body.size or self._expected.size)
+            await self._rest()
             chunk = await anext(chunks, b"")
         await self._append(waiting, body.size)
         await self._blocking(self._part.sync)

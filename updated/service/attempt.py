@@ -79,7 +79,7 @@ class Attempt:
 
     async def read_tail(self) -> states.Event:
         self._checking.enter_context(self._progress.step("Checking bundle"))
-        self._reader = await self._setting.bundles.open(self.offer, self.pace)
+        self._reader = await self._setting.bundles.open(self.offer, self.pace, on_spooled=self._spooled)
         return states.TailRead()
 
     async def verify(self) -> states.Event:
@@ -147,6 +147,9 @@ class Attempt:
             self._announce.last_error(str(self.error))
         self._announce.completed(0 if self.error is None else 1)
         self._announce.operation("idle")
+
+    def _spooled(self, there: int, size: int) -> None:
+        self._announce.bytes_moved(there, size, fetched=there, bundle=size)
 
     def _moved(self, done: int, total: int) -> None:
         self._wrote = True

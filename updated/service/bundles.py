@@ -11,7 +11,7 @@ from updated.errors import Refused
 from updated.host import clock
 from updated.install.device import Device
 from updated.install.keyring import load_keyring
-from updated.install.location import Locations, open_location
+from updated.install.location import Locations, Spooling, open_location
 from updated.install.opened import Detached, OnStep, OpenedBundle, open_bundle
 from updated.service.watched import Pace, Watched
 
@@ -31,14 +31,24 @@ class Bundles:
         """What servers are told of this device."""
         return self._headers
 
-    async def open(self, offer: Offer, pace: Pace, *, peek: bool = False) -> Watched:
-        """A reader, the caller's to close.  Raises UpdatedError; CannotPeek only with `peek`."""
+    async def open(
+        self,
+        offer: Offer,
+        pace: Pace,
+        *,
+        peek: bool = False,
+        on_spooled: Callable[[int, int], None] = lambda _there, _size: None,
+    ) -> Watched:
+        """A reader, the caller's to close.
+
+        `on_spooled` is called with the bytes that are on disk, and how many there will be (0: not known).
+        Raises UpdatedError; CannotPeek only with `peek`.
+        """
         headers = dict(self._headers)
         if "RAUC-Transaction-ID" in headers:
             headers["RAUC-Transaction-ID"] = offer.args.transaction_id
-        located = await open_location(
-            offer, self._locations, headers=headers, on_progress=pace.moved, peek=peek
-        )
+        spooling = Spooling(pace.moved, on_spooled, pace.wait)
+        located = await open_location(offer, self._locations, headers=headers, spooling=spooling, peek=peek)
         return Watched(located, pace)
 
     async def verify(self, reader: Watched, *, on_step: OnStep = lambda _: nullcontext()) -> OpenedBundle:
