@@ -373,6 +373,23 @@ def test_a_rollback_before_the_gate_has_spoken(site: Any) -> None:
     asyncio.run(scenario())
 
 
+def test_a_verdict_that_comes_while_it_is_rolled_back(site: Any) -> None:
+    """The gate has spoken, but a person was quicker."""
+    site.write_env({"ORDER": "A B", "A_OK": "1", "A_TRY": "1", "B_OK": "1", "B_TRY": "0"})
+
+    async def scenario() -> None:
+        for ticks in range(40):
+            site.write_env({"ORDER": "A B", "A_OK": "1", "A_TRY": "1", "B_OK": "1", "B_TRY": "0"})
+            site.boot("A")
+            async with site.running(site.config(more="deadline = 60\n")) as service:
+                await asyncio.sleep(ticks / 2000)
+                assert await service.agent.rollback() == "rootfs.1"
+                await asyncio.sleep(0.03)
+                assert site.env()["A_OK"] == "0"
+
+    asyncio.run(scenario())
+
+
 def test_a_rollback_in_the_moment_a_source_begins(site: Any) -> None:
     """Done, or refused; never forgotten, never fatal."""
     site.write_env({"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "1", "B_TRY": "0"})

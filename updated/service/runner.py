@@ -63,6 +63,7 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs = Jobs(lambda: self.setting, offers, store, announcer, self.post)
         self._judging = False
+        self._verdict: states.Event | None = None  # of the gate, by itself
         self._looker = Looker(offers, self._found)
         self._rebooter = Rebooter(self._wants_reboot, self._may_reboot, self._reboot_held)
         self._reboot_hold: Hold | None = None
@@ -226,6 +227,9 @@ class Runner:
 
     async def _deliver(self, event: states.Event) -> Exception | None:
         """Never raises: the service goes on, whatever an event leads to."""
+        if event is self._verdict and self.leaving:  # given up while the verdict was on its way
+            self._judging = False
+            return None
         before = self.state
         failure: Exception | None = None
         try:
@@ -332,7 +336,8 @@ class Runner:
         if self.leaving:
             self._judging = False
             return
-        self.post(states.HealthBad(reason) if reason else states.HealthGood(self.device.booted_group))
+        self._verdict = states.HealthBad(reason) if reason else states.HealthGood(self.device.booted_group)
+        self.post(self._verdict)
 
     def _wants_reboot(self) -> bool:
         """Not before the running group is judged: unconfirmed, it may be no way back."""
