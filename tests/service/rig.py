@@ -253,9 +253,13 @@ class Device(VirtualDevice):
         bundle: Path | str,
         args: InstallArgs = InstallArgs(),  # noqa: B008  frozen
     ) -> Iterator[Future[str]]:
-        """The same meanwhile; waits for its end."""
+        """The same meanwhile; waits for its end, but not if the test has failed."""
         with ThreadPoolExecutor(1) as pool:
-            yield pool.submit(self.install, bundle, args)
+            try:
+                yield pool.submit(self.install, bundle, args)
+            except BaseException:
+                self.stop_service(kill=True)
+                raise
 
     def status(self) -> Status:
         found: Status = self.call(lambda client: client.status())

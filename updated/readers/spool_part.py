@@ -7,8 +7,10 @@ import errno
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,8 +190,11 @@ class Part:
         )
 
 
-def sweep(folder: Path, keep_url: str = "") -> None:
-    """Remove what is there of other URLs, unless it is in use.  Raises nothing."""
+def sweep(folder: Path, keep_url: str = "", *, keep_for: float = 0.0) -> None:
+    """Remove what is there of other URLs, unless it is in use or was within `keep_for` seconds.
+
+    Raises nothing.
+    """
     try:
         names = [] if folder.is_symlink() else [path.name for path in folder.iterdir()]
     except FileNotFoundError:
@@ -199,6 +204,7 @@ def sweep(folder: Path, keep_url: str = "") -> None:
         return
     keep = {stem(keep_url)} if keep_url else set()
     keep |= {_stem_of(name) for name in names if name.endswith(".part") and _in_use(folder / name)}
+    keep |= {_stem_of(name) for name in names if keep_for and _age(folder / name) < keep_for}
     for name in names:
         path = folder / name
         try:
@@ -208,6 +214,14 @@ def sweep(folder: Path, keep_url: str = "") -> None:
             continue
         except OSError as error:
             log.warning("%s cannot be removed: %s", path, error.strerror)
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was written; less than 0 before the clock is set."""
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return math.inf
 
 
 def _stem_of(name: str) -> str:

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 BUS_RETRY: Final = 5.0
 """Seconds until a bus that went away is looked for again: whoever calls meanwhile waits 25 s for us."""
 
+KEEP_SPOOLED: Final = 7 * 86400.0
+"""Seconds; what nobody has asked for again within a week only takes up room."""
+
 
 def run(options: ServiceOptions) -> int:
     """`updated service`; returns the exit code.  Raises UpdatedError if it cannot start at all."""
@@ -80,7 +83,8 @@ async def _main(options: ServiceOptions, system: SystemConfig, config: AgentConf
         warn=log.warning,
     )
     setting = await make_setting(device, config, gate)
-    await asyncio.to_thread(sweep, setting.locations.spool)
+    # A download that a power cut has ended goes on when somebody wants it again.
+    await asyncio.to_thread(sweep, setting.locations.spool, keep_for=KEEP_SPOOLED)
     runner = Runner(setting=setting, store=store, offers=Offers([]), announcer=announcer, watchdog=watchdog)
     agent = ServiceAgent(runner, announcer, store)
     service = Service(options, runner, agent, watchdog, notifier)
