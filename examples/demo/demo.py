@@ -47,11 +47,11 @@ def private_bus() -> Iterator[None]:
             daemon.terminate()
 
 
-def wait_for(what: str, true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
+def wait_for(what: str, true: Callable[[], bool], seconds: float = WAIT) -> None:
+    deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
-            raise SystemExit(f"the demo waited {WAIT:g} s for {what} in vain")
+            raise SystemExit(f"the demo waited {seconds:g} s for {what} in vain")
         time.sleep(0.05)
 
 
