@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import heapq
 import itertools
+import json
 import os
 import random
 import select
@@ -109,16 +110,9 @@ class Wire:
 
     @property
     def sent(self) -> int:
-        """Bytes that the far end has sent, with all their headers."""
-        return int(
-            ip(
-                "netns",
-                "exec",
-                self.namespace,
-                "cat",
-                f"/sys/class/net/{self.far_device}/statistics/tx_bytes",
-            )
-        )
+        """Bytes that the far end has sent, with the headers of each packet."""
+        show = ("tc", "-s", "-j", "qdisc", "show", "dev", self.far_device)
+        return int(json.loads(ip("netns", "exec", self.namespace, *show))[0]["bytes"])
 
 
 @contextlib.contextmanager

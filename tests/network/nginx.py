@@ -33,7 +33,7 @@ http {
     scgi_temp_path temp; uwsgi_temp_path temp;
     log_format witness escape=json '{"uri": "$uri", "status": $status, "body": $body_bytes_sent, '
         '"wire": $bytes_sent, "range": "$http_range", "connection": $connection, '
-        '"authorization": "$http_authorization"}';
+        '"authorization": "$http_authorization", "end": $msec, "seconds": $request_time}';
     access_log access.log witness;
     send_timeout 5s;
     reset_timedout_connection on;
@@ -58,6 +58,8 @@ class Request:
     range: str
     connection: int  # number
     authorization: str
+    end: float  # seconds since 1970
+    seconds: float  # that it took
 
 
 class Nginx:
