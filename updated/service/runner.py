@@ -188,7 +188,7 @@ class Runner:
     def stuck(self) -> str:
         """Why the machine does not get on, or ""."""
         silent = time.monotonic() - self._announce.moved_at
-        if not self.busy or silent < self.config.install.stall_timeout:
+        if not self.busy or self._jobs.paused or silent < self.config.install.stall_timeout:
             return ""
         return f"nothing moved for {silent:.0f} s in state {states.NAMES[type(self.state)]}"
 

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable
 
 from updated.install.location import Located
 
-ALIVE = 10.0  # seconds between two signs of life while it rests: resting is not being stuck
-
 
 class Pace:
     """Open: reads go on.  Closed: they wait.  Belongs to the event loop."""
 
     def __init__(self, moved: Callable[[], None]) -> None:
-        """`moved` is called whenever something gets on, or rests on purpose."""
+        """`moved` is called whenever something gets on."""
         self.moved = moved
         self._open = asyncio.Event()
         self._open.set()
@@ -30,12 +28,7 @@ class Pace:
         self._open.set()
 
     async def wait(self) -> None:
-        while self.paused:
-            self.moved()
-            try:
-                await asyncio.wait_for(self._open.wait(), ALIVE)
-            except TimeoutError:
-                continue
+        await self._open.wait()
 
 
 class Watched:
