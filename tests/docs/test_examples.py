@@ -21,7 +21,7 @@ from updated.config.system_conf import parse_system_config
 from updated.sources.index import DeviceFacts, Entry, Index, bundle_url, choose, read_index
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/kiosk/README.md")
+PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/README.md")))
 OTA = ROOT / "docs/ota.md"
 
 TABLES = {field.encode_name for field in msgspec.structs.fields(AgentConfig)}
@@ -33,7 +33,7 @@ DEVICE = b"[system]\ncompatible=Example Device\nbootloader=noop\n"
 def blocks(page: Path) -> Iterator[str]:
     """Fenced and indented code, without the indent."""
     text = page.read_text()
-    yield from re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    yield from re.findall(r"^```.*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     for found in re.finditer(r"(?:^ {4,}\S.*\n|^\n(?= {4}))+", text, re.MULTILINE):
         indent = re.search(r"^ +", found[0], re.MULTILINE)
         assert indent
@@ -44,7 +44,7 @@ def configurations() -> Iterator[Any]:
     for page in PAGES:
         for number, block in enumerate(blocks(page)):
             if head := re.match(r"\[([\w.-]+)\]", block):
-                yield pytest.param(head[1], block, id=f"{page.stem}-{number}")
+                yield pytest.param(head[1], block, id=f"{page.parent.name}-{page.stem}-{number}")
 
 
 @pytest.mark.parametrize(("head", "block"), [*configurations()])
@@ -103,7 +103,7 @@ def commands(page: Path) -> Iterator[str]:
             yield words.partition(" -- ")[0]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_commands_and_their_options_exist(page: Path) -> None:
     known = {command.name: command for command in COMMANDS}
     for line in commands(page):
@@ -118,7 +118,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
         path, _, place = link.partition("#")
