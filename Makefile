@@ -10,6 +10,7 @@ DEMO_PACKAGES := squashfs-tools e2fsprogs dbus
 TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dosfstools mtools openssl mount \
 	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev udev iproute2 nginx-light
 E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap
+BENCH_PACKAGES := $(TEST_PACKAGES) curl
 
 .PHONY: help demo test lint e2e bench install clean
 
@@ -35,16 +36,18 @@ lint: | $(VENV)/.ready
 e2e: | e2e-packages $(VENV)/.ready
 	$(BIN)/pytest -m slow
 
-bench: | test-packages $(VENV)/.ready
+bench: | bench-packages $(VENV)/.ready
 	$(BIN)/python -m tests.benchmarks.run
 
-.PHONY: demo-packages test-packages e2e-packages
+.PHONY: demo-packages test-packages e2e-packages bench-packages
 demo-packages:
 	@sh .ci/packages $(DEMO_PACKAGES)
 test-packages:
 	@sh .ci/packages $(TEST_PACKAGES)
 e2e-packages:
 	@sh .ci/packages $(E2E_PACKAGES)
+bench-packages:
+	@sh .ci/packages $(BENCH_PACKAGES)
 
 # Made anew when the dependencies change.
 $(VENV)/.runtime: pyproject.toml
