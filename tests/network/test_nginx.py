@@ -220,6 +220,7 @@ def test_the_server_starts_anew(serve: Serve, target: Target, bundles: Bundles) 
 def replaced(server: Nginx, bundles: Bundles) -> None:
     new = server.files / "new"
     shutil.copy(bundles.other, new)
+    os.utime(new, (1_800_000_000, 1_800_000_000))
     new.rename(server.files / "verity.raucb")
 
 
@@ -252,7 +253,6 @@ def test_written_over(serve: Serve, target: Target, bundles: Bundles, seconds: i
 
     nginx makes its ETag of the size and the second of the last change, so it may be the same.
     """
-    assert bundles.other.stat().st_size == bundles.size
     server = serve("limit_rate 12m; sendfile off;")
     path = server.files / "verity.raucb"
     path.unlink()
@@ -261,7 +261,7 @@ def test_written_over(serve: Serve, target: Target, bundles: Bundles, seconds: i
 
     def write_over() -> None:
         with path.open("r+b") as file:
-            file.write(bundles.other.read_bytes())
+            file.write(bundles.other.read_bytes()[: 6 * MIB])
         os.utime(path, (1_800_000_000 + seconds, 1_800_000_000 + seconds))
 
     with pytest.raises(SourceError, match=error):
