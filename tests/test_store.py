@@ -27,7 +27,7 @@ LINE = Outcome(
     "t-1", "folder", "/x", "2.0.0", "h1", "rootfs.1", "installed", "Installed.", "2026-01-01T00:00:00Z"
 )
 REJECTED = Quarantined("h1", "2.0.0", "sick", "2026-01-01T00:00:00Z", "boot-1")
-DOCUMENTS = ("journal", "quarantine", "attempts", "floor", "left", "history")
+DOCUMENTS = ("journal", "quarantine", "attempts", "floor", "left", "history", "reached")
 
 Open = Callable[[], Store]
 
@@ -50,7 +50,7 @@ def open_store(folder: Path, warnings: list[str]) -> Open:
 def fill(store: Store) -> None:
     store.save_state(states.Install(UPDATE, 2))
     store.reject(REJECTED)
-    store.count_attempt("h2")
+    store.count_attempt("h2", 7)
     store.raise_floor("1.2.0")
     store.leave_boot("boot-1")
     store.record(LINE)
@@ -82,7 +82,7 @@ def test_everything_survives(open_store: Open, folder: Path, warnings: list[str]
     expected = (states.Install(UPDATE, 2), {"h1": REJECTED}, "1.2.0", "boot-1", [LINE])
     assert look(store) == look(open_store()) == expected
     assert {path.name for path in folder.iterdir()} == {f"{name}.json" for name in DOCUMENTS}
-    assert open_store().count_attempt("h2") == 2
+    assert open_store().count_attempt("h2", 7) == 2
     assert warnings == []
 
 
@@ -420,6 +420,13 @@ def test_attempts(open_store: Open) -> None:
     assert open_store().count_attempt("h1") == 1
     assert store.count_attempt("h2") == 1
     assert open_store().count_attempt("h1") == 1  # only the bundle at hand is counted
+
+
+def test_an_attempt_that_got_further_is_a_new_beginning(open_store: Open) -> None:
+    store = open_store()
+    assert [store.count_attempt("h", reached) for reached in (0, 5, 9)] == [1, 1, 1]
+    assert [open_store().count_attempt("h", reached) for reached in (9, 9, 7)] == [2, 3, 4]
+    assert store.count_attempt("h", 10) == 1
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ class Store:
         self._journal = Document(directory / "journal.json", _Journal, _Journal(), warn)
         self._quarantine = Document(directory / "quarantine.json", list[Quarantined], [], warn)
         self._attempts = Document(directory / "attempts.json", dict[str, int], {}, warn)
+        self._reached = Document(directory / "reached.json", dict[str, int], {}, warn)
         self._floor = Document(directory / "floor.json", _Floor, _Floor(), warn)
         self._left = Document(directory / "left.json", _Left, _Left(), warn)
         self._history = Document(directory / "history.json", list[Outcome], [], warn)
@@ -111,16 +112,24 @@ class Store:
         """A person allows this bundle again.  Raises DeviceError."""
         self._quarantine.save([e for e in self._quarantine.value if e.manifest_hash != manifest_hash])
 
-    def count_attempt(self, manifest_hash: str) -> int:
-        """Count one more install of this bundle; returns how many that makes.  Raises DeviceError."""
+    def count_attempt(self, manifest_hash: str, reached: int = 0) -> int:
+        """Count one more install of this bundle; returns how many that makes.
+
+        `reached`: bytes of it that the slots hold already.  More than at the last count, and it begins anew:
+        a device that is switched off every day gets there in the end.  Raises DeviceError.
+        """
         count = self._attempts.value.get(manifest_hash, 0) + 1
+        if reached > self._reached.value.get(manifest_hash, 0):
+            count = 1
         # Only the bundle at hand is interesting; more would grow for ever.
         self._attempts.save({manifest_hash: count})
+        self._reached.save({manifest_hash: reached} if reached else {})
         return count
 
     def forget_attempts(self, manifest_hash: str) -> None:
         """Raises DeviceError."""
-        self._attempts.save({k: n for k, n in self._attempts.value.items() if k != manifest_hash})
+        for document in (self._attempts, self._reached):
+            document.save({k: n for k, n in document.value.items() if k != manifest_hash})
 
     # Rollback
 

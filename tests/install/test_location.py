@@ -452,6 +452,26 @@ def test_access_holds_for_one_offer(bundles: Bundles, locations: Locations) -> N
     assert [second.get(f"x-{name}") for name in ("one", "two", "three")] == ["1", "2", None]
 
 
+@pytest.mark.parametrize(("source", "told"), [("request", True), ("ota", False)])
+def test_an_index_does_not_lead_credentials_to_another_server(
+    bundles: Bundles, locations: Locations, source: str, told: bool
+) -> None:
+    async def scenario() -> None:
+        async with Server({"/b.raucb": bundles.verity}) as server:
+            link = replace(locations.link, bearer="hush", headers=(("X-Device", "7"),))
+            elsewhere = replace(locations, link=link, trusted="http://index.example/manifest.json")
+            at_home = replace(elsewhere, trusted=server.url("/manifest.json"))
+            for one, expected in ((elsewhere, told), (at_home, True)):
+                offered = Offer(source, server.url("/b.raucb"))
+                reader = await open_location(offered, one, headers={"RAUC-Machine-ID": "m"})
+                await reader.close()
+                headers = {name.lower() for name in server.requests[-1].headers}
+                assert ({"authorization", "x-device", "rauc-machine-id"} <= headers) == expected
+                assert ({"authorization", "x-device", "rauc-machine-id"} & headers != set()) == expected
+
+    asyncio.run(scenario())
+
+
 def test_a_token_in_a_pkcs11_module(locations: Locations) -> None:
     access = Access(tls_key="pkcs11:token=x")
     with pytest.raises(NotSupportedError, match="tls-key is a PKCS#11 URL"):

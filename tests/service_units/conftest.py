@@ -220,7 +220,9 @@ class Site:
         announcer.subscribe(ear)
         watchdog = Watchdog(None, lambda: None)
         offers = Offers([])
-        setting = await make_setting(device, config, await asyncio.to_thread(self.gate, config))
+        setting = await make_setting(
+            device, config, await asyncio.to_thread(self.gate, config), self.root / "data"
+        )
         runner = Runner(setting=setting, store=store, offers=offers, announcer=announcer, watchdog=watchdog)
         sources = await make_sources(setting, self.root, may_poll=runner.may_poll, warn=warnings.append)
         offers.replace(sources)

@@ -87,7 +87,9 @@ def test_from_the_folder_to_the_next_boot(
             await service.until(lambda: not service.runner.busy)  # it looks into the folder again
             await service.agent.mark("good", "booted")
             await service.until(lambda: not service.runner.busy)
-            service.runner.reconfigure(await make_setting(device, config, service.runner.gate))
+            service.runner.reconfigure(
+                await make_setting(device, config, service.runner.gate, site.root / "data")
+            )
 
     with guarded():
         asyncio.run(first_boot())

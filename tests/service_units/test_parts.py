@@ -149,7 +149,7 @@ def test_rate_and_rest() -> None:
 async def facts(site: Any) -> tuple[Peek, PolicyFacts]:
     device = await site.device()
     store = Store(site.root / "data", lambda _: None)
-    setting = await make_setting(device, site.config(), site.gate(site.config()))
+    setting = await make_setting(device, site.config(), site.gate(site.config()), site.root / "data")
 
     async def peek(offer: Offer) -> OpenedBundle:
         return await setting.bundles.peek(offer, Pace(lambda: None))
@@ -327,7 +327,9 @@ def test_choosing_is_a_sign_of_life(site: Any) -> None:
         found = look(path)
         assert found is not None
         moved = []
-        setting = await make_setting(await site.device(), site.config(), site.gate(site.config()))
+        setting = await make_setting(
+            await site.device(), site.config(), site.gate(site.config()), site.root / "data"
+        )
         pace = Pace(lambda: moved.append(1))
         chosen, refused = await choose(
             FOLDER, [found], policy, lambda offer: setting.bundles.peek(offer, pace)

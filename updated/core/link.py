@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -58,6 +58,21 @@ def retry_after(value: str, now: datetime) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - now).total_seconds())
+
+
+def without_credentials(link: LinkSettings) -> LinkSettings:
+    """`link` for a server that shall not know who asks; a client's certificate tells no secret."""
+    return replace(link, headers=(), bearer="", user="", password="")
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port (RFC 6454); three times nothing for what is none."""
+    try:
+        parts = urlsplit(url)
+        scheme = parts.scheme.lower()
+        return scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(scheme, 0)
+    except ValueError:
+        return "", "", 0
 
 
 def without_secrets(url: str) -> str:

@@ -131,6 +131,14 @@ class Ways:
     saving: Saving = field(default_factory=Saving)
 
 
+async def reached_before(plan: InstallPlan, ways: Ways) -> int:
+    """Bytes of the images that earlier attempts have left in the slots, if their logs are right."""
+    if ways.checkpoints is None:
+        return 0
+    logs = [await open_checkpoints(ways.checkpoints, slot, image) for image, slot in plan.pairs]
+    return sum(log.reached for log in logs)
+
+
 async def install(
     device: Device,
     opened: OpenedBundle,
@@ -140,12 +148,14 @@ async def install(
     transaction: str,
     ways: Ways,
     on_bytes: OnBytes,
+    alive: Callable[[], None] = lambda: None,
 ) -> Stats | None:
     """Write every image of `plan`, then make the target primary; what adaptive images have saved.
 
+    `alive` is called while it gets on without a byte being written.
     On any error, and when cancelled, the target stays bad.  Raises UpdatedError with RAUC's texts.
     """
-    writing = _Writing(device, opened, progress, plan, transaction, ways, on_bytes)
+    writing = _Writing(device, opened, progress, plan, transaction, ways, on_bytes, alive)
     try:
         await writing.prepare()
         await _install(writing)
@@ -202,6 +212,7 @@ class _Writing:
     transaction: str
     ways: Ways
     on_bytes: OnBytes
+    alive: Callable[[], None]
     done: int = 0  # bytes of the images before this one
     size: int = 0  # bytes of this one
     stats: Stats | None = None
@@ -230,7 +241,7 @@ class _Writing:
                 start=log.reached if log else 0,
                 workers=self.ways.workers or None,
                 saving=self.ways.saving,
-                moved=lambda: self.on_bytes(0, self.plan.total),
+                moved=self.alive,
             )
             if found is not None:
                 self.adaptive[slot.name] = found

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from updated.core.link import LinkSettings
+from updated.core.link import LinkSettings, origin, without_credentials
 from updated.core.model import Offer, Reader
 from updated.errors import NotSupportedError, Refused, SourceError, UpdatedError
 from updated.finish import to_its_end
@@ -44,6 +44,9 @@ class Locations:
 
     link: LinkSettings
     data_directory: Path
+    trusted: str = ""
+    """URL of the index or of what is polled: what shows who this device is goes to its server.  An index may
+    name bundles on other servers; they get none of it."""
     spool_reserve: int = 64 * 1024 * 1024  # bytes that stay free there
     plain: Plain = "spool"  # `plain-over-http`
 
@@ -87,7 +90,10 @@ async def open_location(
         return Located(await _open_path(offer))
     from updated.readers.http import HttpClient, NoRanges
 
-    client = HttpClient(merge(locations.link, offer.access))
+    link = locations.link
+    if offer.source == "ota" and origin(offer.location) != origin(locations.trusted):
+        link, headers = without_credentials(link), {}
+    client = HttpClient(merge(link, offer.access))
     server = _Server(client, offer, locations, headers, spooling, peek)
     try:
         try:

@@ -10,6 +10,9 @@ from updated.config.system_conf import SystemConfig
 def unsupported(config: SystemConfig) -> Iterator[str]:
     """A sentence for each thing that is configured and has no effect yet."""
     system = config.system
+    without_effect = {"failed-update", "updated-artifacts"} & {*config.polling.reboot_criteria}
+    for criterion in sorted(without_effect):
+        yield f"reboot-criteria={criterion} in [polling] has no effect"
     if config.casync.storepath or config.casync.use_desync:
         yield "[casync] is not supported yet: bundles that need it are refused"
     for log in config.logs:

@@ -18,9 +18,11 @@ from updated.host import clock
 from updated.install.adaptive_parts import Stats
 from updated.install.installer import (
     InstallPlan,
+    Ways,
     choose_group,
     install,
     plan_install,
+    reached_before,
     refuse_what_only_rauc_can,
 )
 from updated.install.opened import OpenedBundle
@@ -105,7 +107,8 @@ class Attempt:
         )
         count = 1  # a person may try as often as he likes
         if self.offer.source != "request" and opened.proven:
-            count = await asyncio.to_thread(self._store.count_attempt, manifest.hash)
+            reached = await reached_before(self._plan, self._ways(metered=False))
+            count = await asyncio.to_thread(self._store.count_attempt, manifest.hash, reached)
         return states.Verified(self.update, count)
 
     async def install(self) -> states.Event:
@@ -119,7 +122,8 @@ class Attempt:
             self._plan,
             self._progress,
             transaction=self.transaction,
-            ways=self._setting.ways(metered=metered),
+            ways=self._ways(metered=metered),
+            alive=self._announce.moved,
             on_bytes=self._moved,
         )
         if self._plan.target.bootable is not None and not self._activates:
@@ -148,6 +152,9 @@ class Attempt:
         self._announce.completed(0 if self.error is None else 1)
         self._announce.operation("idle")
 
+    def _ways(self, *, metered: bool) -> Ways:
+        return self._setting.ways(metered=metered)
+
     def _spooled(self, there: int, size: int) -> None:
         self._announce.bytes_moved(there, size, fetched=there, bundle=size)
 
@@ -171,6 +178,8 @@ class Attempt:
             return None if self.offer.source == "usb" else LATER  # a stick is plugged again
         if isinstance(event, states.Failed) and self.counts(event):
             return RETRY  # the machine counts how often
+        if isinstance(self.error, Refused) and self.error.rule == "metered":
+            return LATER
         return LATER if isinstance(self.error, UpdatedError) and self.error.passing else None
 
     def _close_steps(self) -> None:

@@ -8,9 +8,10 @@ from contextlib import nullcontext
 
 from updated.core.model import Offer, Reader
 from updated.errors import Refused
-from updated.host import clock
+from updated.host import clock, identity
 from updated.install.device import Device
 from updated.install.keyring import load_keyring
+from updated.install.link_settings import send_headers
 from updated.install.location import Locations, Spooling, open_location
 from updated.install.opened import Detached, OnStep, OpenedBundle, open_bundle
 from updated.service.watched import Pace, Watched
@@ -21,21 +22,23 @@ OpenPlain = Callable[[Detached], Awaitable[OpenedBundle]]
 class Bundles:
     """Of one device and one configuration."""
 
-    def __init__(self, device: Device, locations: Locations, headers: Mapping[str, str]) -> None:
-        """`headers`: what servers are told of this device (`send-headers`)."""
+    def __init__(self, device: Device, locations: Locations, facts: Mapping[str, str]) -> None:
+        """`facts`: what servers may be told of this device (`send-headers`)."""
         self._device = device
         self._locations = locations
-        self._headers = headers
+        self._facts = facts
 
-    def headers(self) -> Mapping[str, str]:
-        """What servers are told of this device."""
-        return self._headers
+    def headers(self, transaction: str = "") -> Mapping[str, str]:
+        """What servers are told of this device, and of the install."""
+        facts = {**self._facts, "uptime": identity.uptime(), "transaction-id": transaction}
+        return send_headers(self._device.config.streaming.send_headers, facts)
 
     async def open(
         self,
         offer: Offer,
         pace: Pace,
         *,
+        transaction: str = "",
         peek: bool = False,
         on_spooled: Callable[[int, int], None] = lambda _there, _size: None,
     ) -> Watched:
@@ -44,9 +47,7 @@ class Bundles:
         `on_spooled` is called with the bytes that are on disk, and how many there will be (0: not known).
         Raises UpdatedError; CannotPeek only with `peek`.
         """
-        headers = dict(self._headers)
-        if "RAUC-Transaction-ID" in headers:
-            headers["RAUC-Transaction-ID"] = offer.args.transaction_id
+        headers = self.headers(transaction)
         spooling = Spooling(pace.moved, on_spooled, pace.wait)
         located = await open_location(offer, self._locations, headers=headers, spooling=spooling, peek=peek)
         return Watched(located, pace)

@@ -82,7 +82,7 @@ async def _main(options: ServiceOptions, system: SystemConfig, config: AgentConf
         boot_id=device.boot_id,
         warn=log.warning,
     )
-    setting = await make_setting(device, config, gate)
+    setting = await make_setting(device, config, gate, memory)
     # A download that a power cut has ended goes on when somebody wants it again.
     await asyncio.to_thread(sweep, setting.locations.spool, keep_for=KEEP_SPOOLED)
     runner = Runner(setting=setting, store=store, offers=Offers([]), announcer=announcer, watchdog=watchdog)
@@ -250,7 +250,9 @@ class Service:
             try:
                 system, config = await asyncio.to_thread(_load, self._options)
                 device = await _open_device(self._options, system)
-                setting = await make_setting(device, config, self._runner.gate)
+                before = self._runner.setting
+                memory = before.locations.data_directory
+                setting = await make_setting(device, config, before.gate, memory)
                 if self._runner.busy:  # what was read of the slots is about to be wrong
                     continue
                 await self.use_sources_of(setting)

@@ -6,15 +6,16 @@ import asyncio
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from updated.config.agent_toml import AgentConfig, data_directory
+from updated.config.agent_toml import AgentConfig
 from updated.core import states
 from updated.core.polling import Criteria, wants_reboot
 from updated.host import identity
 from updated.install.adaptive import Saving
 from updated.install.device import Device
 from updated.install.installer import Ways
-from updated.install.link_settings import send_headers, settings_from
+from updated.install.link_settings import settings_from
 from updated.install.location import Locations
 from updated.service.bundles import Bundles
 from updated.service.gate import Gatekeeper
@@ -53,18 +54,19 @@ class Setting:
         return ()
 
 
-async def make_setting(device: Device, config: AgentConfig, gate: Gatekeeper) -> Setting:
-    """Raises ConfigError."""
+async def make_setting(device: Device, config: AgentConfig, gate: Gatekeeper, memory: Path) -> Setting:
+    """`memory`: the data directory, the same as long as the service runs.  Raises ConfigError."""
     system = device.config
     link = await asyncio.to_thread(settings_from, config.http, system.streaming)
     locations = Locations(
         link,
-        data_directory(config, system),
+        memory,
+        trusted=config.ota.index or system.polling.url or "",
         spool_reserve=config.install.spool_reserve,
         plain=config.install.plain_over_http,
     )
-    headers = await asyncio.to_thread(_headers, device)
-    return Setting(device, config, locations, Bundles(device, locations, headers), gate)
+    facts = await asyncio.to_thread(_facts, device)
+    return Setting(device, config, locations, Bundles(device, locations, facts), gate)
 
 
 def criteria_of(device: Device) -> Criteria:
@@ -73,15 +75,11 @@ def criteria_of(device: Device) -> Criteria:
     return Criteria(polling.candidate_criteria, polling.install_criteria, polling.reboot_criteria)
 
 
-def _headers(device: Device) -> dict[str, str]:
-    """Blocks."""
-    names = device.config.streaming.send_headers
-    facts = {
+def _facts(device: Device) -> dict[str, str]:
+    """What servers may be told of this device.  Blocks."""
+    return {
         "boot-id": device.boot_id,
         "machine-id": identity.machine_id(),
         "serial": identity.serial(),
         "variant": device.variant,
-        "uptime": identity.uptime(),
-        "transaction-id": "-",  # each install has its own
     }
-    return send_headers(names, facts) if names else {}

@@ -71,7 +71,10 @@ def refusal(error: OSError, name: str, driver: str) -> SourceError:
         case errno.EBUSY:
             hint = "It is mounted elsewhere: only one may mount a stick."
         case errno.EINVAL | errno.EUCLEAN | errno.EIO | errno.ENXIO:
-            hint = "The file system is damaged, or the stick was pulled: check it, or format it anew."
+            hint = (
+                "The file system is damaged, or the stick was pulled: check it, or format it anew."
+                " FAT also needs the kernel's tables of letters (NLS_CODEPAGE_437, NLS_ISO8859_1)."
+            )
         case _:
             hint = ""
     return SourceError(f"Cannot mount {name} ({driver}): {error.strerror}", hint=hint)
