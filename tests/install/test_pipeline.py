@@ -654,10 +654,10 @@ def test_groups_are_bounded(scattered: bool) -> None:
         jobs.append(job)
     assert [job.run for job in jobs] == some
     for group in groups.values():
-        assert sum(job.run.stored for job in group.jobs) <= 64 * MIB
-        assert sum(proof.length for proof in group.proofs) <= 512 * 1024
-        assert len(group.jobs) <= 256
-    assert len(groups) == (1 if scattered else 7)
+        assert sum(job.run.stored for job in group.jobs) <= 128 * MIB
+        assert sum(proof.length for proof in group.proofs) <= MIB
+        assert len(group.jobs) <= 512
+    assert len(groups) == (1 if scattered else 4)
 
 
 def test_a_group_ends_where_the_order_turns_back() -> None:

@@ -28,9 +28,9 @@ from updated.install.runs import Run
 
 log = logging.getLogger(__name__)
 
-GROUP_DATA: Final = 64 << 20  # stored bytes of a group: two requests for so many cost no time
-GROUP_DIGESTS: Final = 512 << 10  # bytes; what 64 MiB need, and the memory of a group
-GROUP_RUNS: Final = 256  # runs that are laid out at once, in a few milliseconds of the event loop
+GROUP_DATA: Final = 128 << 20  # stored bytes of a group: two requests for so many cost no time
+GROUP_DIGESTS: Final = 1 << 20  # bytes; what 128 MiB need, and the memory of a group
+GROUP_RUNS: Final = 512  # runs that are laid out at once, in a few milliseconds of the event loop
 REREADS: Final = 3
 
 T = TypeVar("T")
