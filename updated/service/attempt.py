@@ -81,7 +81,9 @@ class Attempt:
 
     async def read_tail(self) -> states.Event:
         self._checking.enter_context(self._progress.step("Checking bundle"))
-        self._reader = await self._setting.bundles.open(self.offer, self.pace, on_spooled=self._spooled)
+        self._reader = await self._setting.bundles.open(
+            self.offer, self.pace, transaction=self.transaction, on_spooled=self._spooled
+        )
         return states.TailRead()
 
     async def verify(self) -> states.Event:
