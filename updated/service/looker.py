@@ -14,10 +14,23 @@ log = logging.getLogger(__name__)
 class Looker:
     """Asks one time after the other, however often it is told to.  Belongs to the event loop."""
 
-    def __init__(self, offers: Offers, found: Callable[[str], None]) -> None:
-        """`found` is called with the name of a source that has something to offer."""
+    def __init__(
+        self,
+        offers: Offers,
+        found: Callable[[str], None],
+        *,
+        busy: Callable[[], bool],
+        may_begin: Callable[[], bool],
+    ) -> None:
+        """`found` is called with the name of a source that has something to offer.
+
+        `busy`: something is being installed; whoever ends it calls `look`.  `may_begin`: not busy, and what
+        is found would be taken; otherwise sources only let go of their media.
+        """
         self._offers = offers
         self._found = found
+        self._busy = busy
+        self._may_begin = may_begin
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self._due: asyncio.TimerHandle | None = None
@@ -32,7 +45,7 @@ class Looker:
         """What was put off gets its time; without such a thing nothing wakes the device."""
         if self._due is not None:
             self._due.cancel()
-        delay = self._offers.due()
+        delay = self._offers.due() if self._may_begin() else None
         self._due = None if delay is None else asyncio.get_running_loop().call_later(delay, self.look)
 
     async def close(self) -> None:
@@ -45,9 +58,9 @@ class Looker:
 
     async def _look(self) -> None:
         try:
-            while self._again:
+            while self._again and not self._busy():
                 self._again = False
-                source = await self._offers.waiting()
+                source = await self._offers.waiting(begin=self._may_begin())
                 if source:
                     self._found(source)
         except Exception:

@@ -269,9 +269,11 @@ class _Status:
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
+        self._detail = ""
 
     def operation(self, operation: str) -> None:
-        pass
+        if operation == "idle":  # the steps are over
+            self._notifier.status(self._detail)
 
     def step(self, percentage: int, message: str, depth: int) -> None:
         self._notifier.status(f"{percentage}% {message}")
@@ -283,6 +285,7 @@ class _Status:
         pass
 
     def state(self, state: str, detail: str) -> None:
+        self._detail = detail
         self._notifier.status(detail)
 
     def transfer(self, transfer: Transfer) -> None:

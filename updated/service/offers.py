@@ -75,12 +75,15 @@ class Offers:
         self._sources = {source.name: source for source in sources}
         self.forget()
 
-    async def waiting(self) -> str:
-        """The first source that has something to look at; "" for none."""
+    async def waiting(self, *, begin: bool = True) -> str:
+        """The first source that has something to look at; "" for none.
+
+        `begin=False`: nobody would take it, so nothing is looked at.
+        """
         if not self.judged or self._chosen:
             return ""
         await self._forget_what_is_gone()
-        for name, source in self._sources.items():
+        for name, source in self._sources.items() if begin else ():
             if await source.scan(self._is_put_off):
                 return name
         if not self._chosen:

@@ -64,7 +64,7 @@ class Runner:
         self._jobs = Jobs(lambda: self.setting, offers, store, announcer, self.post)
         self._judging = False
         self._verdict: states.Event | None = None  # of the gate, by itself
-        self._looker = Looker(offers, self._found)
+        self._looker = Looker(offers, self._found, busy=lambda: self.busy, may_begin=self._may_begin)
         self._rebooter = Rebooter(self._wants_reboot, self._may_reboot, self._reboot_held)
         self._reboot_hold: Hold | None = None
         self.resumed = asyncio.Event()  # the saved state is known; before, nobody may ask for anything
@@ -317,6 +317,10 @@ class Runner:
                 self.look()  # what came meanwhile was not looked at
                 self.offers.nudge()
         self._show()
+
+    def _may_begin(self) -> bool:
+        """Whether the machine takes what an automatic source has."""
+        return self.offers.judged and not self.busy and isinstance(self.state, states.Idle)
 
     def _found(self, source: str) -> None:
         if not self._stopping:
