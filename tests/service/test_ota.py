@@ -366,3 +366,48 @@ def test_a_server_that_asks_for_peace(made: Callable[..., Device], channel: Chan
     assert "503" in polled.status["last-error-message"]
     time.sleep(1.0)  # 300 s of the service's time
     assert channel.looks() == 1
+
+
+def test_turned_on_and_off(made: Callable[..., Device], channel: Channel) -> None:
+    """By a reload; another URL is another server, of which nothing is remembered."""
+    conf, channel.conf = channel.conf, "[confirm]\nstable-for = {stable_for}\n"
+    channel.publish_nothing()
+    device = made()
+    assert "Nothing is polled" in updated(device.address, "poll").stderr
+    device.reload(conf)
+    assert look(device)["summary"] == "no update candidate available"
+    assert updated(device.address, "poll", "--now").returncode == 0
+    device.reload(channel.conf)
+    assert "Nothing is polled" in updated(device.address, "poll").stderr
+    looks = channel.looks()
+    time.sleep(0.5)  # 150 s of the service's time
+    assert channel.looks() == looks
+    device.reload(conf)
+    channel.publish("2.0.0")
+    look(device)
+    device.wait_said("installed: Installed to rootfs.1.")
+
+
+def test_cancelled_by_a_person(made: Callable[..., Device], channel: Channel) -> None:
+    """It does not begin again by itself before there is another; a stop of the service is no such word."""
+    bundle = channel.vendor.bundle("2.0.0", images={"rootfs.ext4": channel.vendor.noise(8 << 20)})
+    channel.server.rate = 4 << 20
+    channel.publish("2.0.0", bundle)
+    device = made()
+    device.wait_fetched(1 << 20)
+    device.call(lambda client: client.pause())
+    device.stop_service()  # while it rests
+    assert "a bug" not in device.log()
+    device.start()
+    device.wait_fetched(1 << 20)
+    assert updated(device.address, "cancel").returncode == 0
+    assert device.status().state == "idle"
+    looks = channel.looks()
+    until("more looks", lambda: channel.looks() >= looks + 3)
+    assert device.status().state == "idle"
+    assert "Installation cancelled" in device.why()
+    assert device.history() == ["cancelled", "cancelled"]
+    channel.server.rate = 0
+    channel.publish("2.0.1")
+    look(device)
+    device.wait_said("installed: Installed to rootfs.1.")

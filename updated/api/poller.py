@@ -29,6 +29,7 @@ class PollerInterface:
 
     def __init__(self, poller: Poller, objects: Objects) -> None:
         self._poller = poller
+        self._objects = objects
         self._told = self._values()
         self._loop = asyncio.get_running_loop()
         self._soon: asyncio.Handle | None = None
@@ -37,6 +38,8 @@ class PollerInterface:
         poller.subscribe(self._touch)
 
     def close(self) -> None:
+        self._poller.subscribe(lambda: None)
+        self._objects.withdraw(self._exported)
         if self._soon is not None:
             self._soon.cancel()
 

@@ -35,7 +35,8 @@ class Server:
         self._objects = Objects(bus)
         self._agent1 = agent1.AgentInterface(agent, self._objects)
         self._listeners: list[Listener] = [rauc.RaucInterface(agent, self._objects), self._agent1]
-        self._poller = PollerInterface(agent.poller, self._objects) if agent.poller else None
+        self._poller: PollerInterface | None = None
+        self.poller_changed()
         for listener in self._listeners:
             agent.subscribe(listener)
         bus.add_message_handler(self._name_lost)
@@ -54,6 +55,13 @@ class Server:
                 ) from error
             if reply not in (RequestNameReply.PRIMARY_OWNER, RequestNameReply.ALREADY_OWNER):
                 raise NameTakenError(f"The bus name {name} is taken", hint="does another update service run?")
+
+    def poller_changed(self) -> None:
+        """The agent has another poller, or none."""
+        if self._poller is not None:
+            self._poller.close()
+        poller = self._agent.poller
+        self._poller = PollerInterface(poller, self._objects) if poller else None
 
     async def close(self) -> None:
         """Give the names up and leave the bus.  May be called more than once."""

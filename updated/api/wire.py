@@ -165,6 +165,10 @@ class Objects:
         self._exported[interface.path, exported.name] = exported
         return exported
 
+    def withdraw(self, exported: Exported) -> None:
+        """It is not there any more; what it works on is still answered."""
+        self._exported = {key: each for key, each in self._exported.items() if each is not exported}
+
     async def close(self) -> None:
         """Stop the calls that are being worked on; their callers see the connection close."""
         self._bus.remove_message_handler(self._handle)

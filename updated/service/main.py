@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from updated.api.port import Poller
 from updated.config.agent_toml import AgentConfig, data_directory, load_agent_config
@@ -34,6 +34,9 @@ from updated.service.runner import Runner
 from updated.service.setting import Setting, make_setting
 from updated.service.sources import make_sources
 from updated.store import Store
+
+if TYPE_CHECKING:
+    from updated.api.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +150,7 @@ class Service:
         self._on_bus = asyncio.Event()  # or known to be without one
         self._failure: UpdatedError | None = None
         self._watching: list[asyncio.Task[None]] = []
+        self._server: Server | None = None  # None: not on the bus
 
     async def run(self) -> int:
         """Until SIGTERM or SIGINT.  Raises UpdatedError if another service owns our name on the bus."""
@@ -209,10 +213,13 @@ class Service:
                     log.warning("going on without D-Bus: %s", error)
             else:
                 log.info("on the bus as %s", ", ".join(BUS_NAMES))
+                self._server = server
+                server.poller_changed()  # perhaps, while it connected
                 self._on_bus.set()
                 try:
                     log.warning("%s", await lost)
                 finally:
+                    self._server = None
                     await server.close()
             first = False
             self._on_bus.set()
@@ -231,6 +238,8 @@ class Service:
         await asyncio.gather(*self._watching, return_exceptions=True)
         self._runner.offers.replace(sources)
         self._agent.poller = next((one for one in sources if isinstance(one, Poller)), None)
+        if self._server is not None:
+            self._server.poller_changed()
         self._watching = [
             asyncio.create_task(self._guarded(source.watch(self._runner.look))) for source in sources
         ]
