@@ -21,6 +21,7 @@ from updated.install.pipeline import ZEROS, unpack
 from updated.install.runs import RUN, BlockRuns, Run, run_size, runs
 from updated.install.survey import AHEAD, Lookup, Survey
 from updated.install.threads import in_order, in_thread, threads
+from updated.readers.around import ReaderAround
 
 if TYPE_CHECKING:
     from updated.bundle.squashfs import FileLayout
@@ -230,36 +231,11 @@ async def _copy(
         out[start : start + len(part)] = part
 
 
-class _Unannounced:
+class _Unannounced(ReaderAround[Reader]):
     """A `Reader` that leaves alone what another one has announced."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-
-    @property
-    def size(self) -> int:
-        return self._reader.size
-
-    @property
-    def name(self) -> str:
-        return self._reader.name
-
-    @property
-    def remote(self) -> bool:
-        return self._reader.remote
-
-    @property
-    def fetched(self) -> int:
-        return self._reader.fetched
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Nothing: the announced reads go on."""
-
-    def forget(self, offset: int, length: int) -> None:
-        self._reader.forget(offset, length)
-
-    async def read(self, offset: int, length: int) -> bytes:
-        return await self._reader.read(offset, length)
 
     async def close(self) -> None:
         """Nothing: it is not ours."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
@@ -15,7 +13,6 @@ from updated.core.link import LinkSettings, header
 from updated.core.model import Access
 from updated.errors import ConfigError, NotSupportedError, UpdatedError
 
-MAX_SECRET: Final = 16 * 1024  # bytes; a token that no server would take as a header
 OURS: Final = frozenset(
     ("accept-encoding", "connection", "content-length", "if-range", "range", "transfer-encoding")
 )
@@ -36,7 +33,8 @@ SENT: Final[Mapping[str, str]] = {
 def settings_from(http: Http, streaming: Streaming) -> LinkSettings:
     """`[http]` of updated.toml, and where it is silent `[streaming]` of system.conf.
 
-    Blocks.  Raises ConfigError naming the file or key that is wrong.
+    No file is read: one that is missing matters to servers only, and they are told when it is needed.
+    Raises ConfigError naming the key that is wrong.
     """
     return LinkSettings(
         proxy=http.proxy,
@@ -44,9 +42,9 @@ def settings_from(http: Http, streaming: Streaming) -> LinkSettings:
         tls_cert=http.cert or streaming.tls_cert or "",
         tls_key=http.key or streaming.tls_key or "",
         headers=tuple(_configured(name, value) for name, value in http.headers.items()),
-        bearer=_secret("bearer-token-file", http.bearer_token_file),
+        bearer_file=http.bearer_token_file or "",
         user=http.user or "",
-        password=_secret("password-file", http.password_file),
+        password_file=http.password_file or "",
         netrc=http.netrc or "",
         rate_limit=http.rate_limit,
         stall_timeout=http.stall_timeout,
@@ -112,35 +110,6 @@ def _configured(name: str, value: str) -> tuple[str, str]:
     if found[0] != name:
         raise ConfigError(f"headers in [http] of updated.toml: '{name}' is no name of a header")
     return found
-
-
-def _secret(key: str, path: str | None) -> str:
-    """What the file says, without the newline at its end."""
-    if path is None:
-        return ""
-    prefix = f"{key} in [http] of updated.toml: {path} "
-    try:
-        data = _read(path)
-    except OSError as error:
-        raise ConfigError(f"{prefix}cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{prefix}{error}") from error
-    text = data.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
-    if not text or not text.isprintable() or "\ufffd" in text:
-        raise ConfigError(f"{prefix}is not one line of text")
-    return text
-
-
-def _read(path: str) -> bytes:
-    """Raises OSError, ValueError."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO must not hang
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError("is not a regular file")
-        data = file.read(MAX_SECRET + 1)
-    if len(data) > MAX_SECRET:
-        raise ValueError(f"has more than {MAX_SECRET} bytes")
-    return data
 
 
 def _one_line(value: str) -> str:

@@ -7,7 +7,7 @@ once to be verified, and again to be installed: over HTTP that would be twice th
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from updated.finish import to_its_end
 from updated.install.direct import open_direct
 from updated.install.link_settings import merge
 from updated.install.opened import Detached, OpenedBundle, open_plain
+from updated.readers.around import ReaderAround
 from updated.readers.file import open_file
 from updated.readers.spool import Body, SpoolReader, no_rest, spool
 
@@ -172,45 +173,24 @@ class _Server:
             )
 
 
-class Located:
+class Located(ReaderAround[Reader]):
     """A `Reader` of an offered bundle.  Hand its `plain` to `open_bundle`."""
 
     def __init__(self, reader: Reader, server: _Server | None = None, etag: str = "") -> None:
         """`server`: where it comes from; None: from a path.  `etag`: of the object on it."""
-        self._reader = reader
+        super().__init__(reader)
         self._server = server
         self._etag = etag
         self._before = 0  # bytes fetched by readers that this one had before
 
     @property
-    def size(self) -> int:
-        return self._reader.size
-
-    @property
-    def name(self) -> str:
-        return self._reader.name
-
-    @property
-    def remote(self) -> bool:
-        return self._reader.remote
-
-    @property
     def fetched(self) -> int:
-        return self._before + self._reader.fetched
-
-    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
-        self._reader.expect(ranges)
-
-    async def read(self, offset: int, length: int) -> bytes:
-        return await self._reader.read(offset, length)
-
-    def forget(self, offset: int, length: int) -> None:
-        self._reader.forget(offset, length)
+        return self._before + self.inner.fetched
 
     def keep_for_retry(self) -> None:
         """The same bundle will be tried again: what was spooled shall stay when this is closed."""
-        if isinstance(self._reader, SpoolReader):
-            self._reader.keep_for_retry()
+        if isinstance(self.inner, SpoolReader):
+            self.inner.keep_for_retry()
 
     async def close(self) -> None:
         """Close all that was opened for it.  More than once is fine."""
@@ -238,10 +218,10 @@ class Located:
         return await open_plain(found)  # whoever is around this reader, its bytes now come from the spool
 
     async def _spool(self, server: _Server) -> None:
-        size = self._reader.size
-        await self._reader.close()
+        size = self.inner.size
+        await self.inner.close()
         spooled = await server.spool(self._etag)
-        self._before, self._reader = self.fetched, spooled
+        self._before, self.inner = self.fetched, spooled
         if spooled.size != size:
             raise SourceError(
                 f"Bundle {self.name} changed while it was read: it had {size} bytes, now {spooled.size}",
@@ -250,7 +230,7 @@ class Located:
 
     async def _close(self) -> None:
         try:
-            await self._reader.close()
+            await self.inner.close()
         finally:
             if self._server is not None:
                 await self._server.client.close()

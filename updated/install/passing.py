@@ -13,6 +13,7 @@ from updated.core.model import Reader
 from updated.errors import BundleError, SourceError, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
 from updated.install.opened import Detached
+from updated.readers.around import ReaderAround
 
 PIECE: Final = 16 * CHUNK  # bytes that pass at once
 KEPT: Final = 3  # pieces that have passed and are still at hand: one run of the pipeline touches no more
@@ -45,14 +46,14 @@ class Record:
             self._digests[place : place + DIGEST] = digest
 
 
-class PassingReader:
+class PassingReader(ReaderAround[Reader]):
     """A `Reader` of the payload that lets it pass once, in order, and hashes it on the way.
 
     Reads of what was announced with `stream` move the pass on; all others are requests of their own.
     """
 
     def __init__(self, found: Detached) -> None:
-        self._reader: Reader = found.reader
+        super().__init__(found.reader)
         self._payload_size = found.payload_size
         self._message = found.message
         self._whole = hashlib.new(found.message.digest_algorithm)
@@ -64,22 +65,6 @@ class PassingReader:
         self._ahead: dict[int, bytes] = {}  # chunk offset -> chunk, the one that goes next first
         self._turn = asyncio.Lock()
         self._fault: UpdatedError | None = None
-
-    @property
-    def size(self) -> int:
-        return self._reader.size
-
-    @property
-    def name(self) -> str:
-        return self._reader.name
-
-    @property
-    def remote(self) -> bool:
-        return self._reader.remote
-
-    @property
-    def fetched(self) -> int:
-        return self._reader.fetched
 
     def metadata_at(self, start: int) -> None:
         """From here on nothing is read in order."""
@@ -119,9 +104,6 @@ class PassingReader:
             await self._pass_to(self._payload_size)
             self._message.check_digest(self._whole.digest())
 
-    async def close(self) -> None:
-        await self._reader.close()
-
     def _is_streamed(self, start: int) -> bool:
         """Is any of the chunk at `start` part of an image?"""
         return start < self._metadata and any(
@@ -132,9 +114,9 @@ class PassingReader:
         if self._fault is not None:
             raise self._fault
         if self._position == 0:
-            self._reader.expect(self._pieces())
+            self.inner.expect(self._pieces())
         while self._position < end:
-            piece = await self._reader.read(self._position, min(PIECE, self._payload_size - self._position))
+            piece = await self.inner.read(self._position, min(PIECE, self._payload_size - self._position))
             # A piece is hashed once, whoever is cancelled meanwhile.
             await to_its_end(self._take(piece))
             stop_if_cancelled()
@@ -165,7 +147,7 @@ class PassingReader:
         offsets = range(start, end, CHUNK)
         if all(offset in self._ahead for offset in offsets):
             return b"".join(self._ahead[offset] for offset in offsets)
-        data = await self._reader.read(start, end - start)
+        data = await self.inner.read(start, end - start)
         await asyncio.to_thread(self._record.see, start, data)
         for offset in offsets:
             self._ahead.pop(offset, None)

@@ -141,7 +141,7 @@ class Attempt:
                 self.error = DeviceError(reason)  # not the job's: what came of it could not be saved
         if self._reader is not None:
             if isinstance(self.error, Cancelled) or self.retry_after(event) is not None:
-                self._reader.located.keep_for_retry()
+                self._reader.inner.keep_for_retry()
             await self._reader.close()
         return self._outcome()
 

@@ -54,7 +54,7 @@ class Bundles:
 
     async def verify(self, reader: Watched, *, on_step: OnStep = lambda _: nullcontext()) -> OpenedBundle:
         """Signature, format and manifest.  Raises UpdatedError."""
-        return await self._verify(reader, on_step, reader.located.plain)
+        return await self._verify(reader, on_step, reader.inner.plain)
 
     async def verify_end(self, reader: Reader) -> OpenedBundle:
         """The same where only the end may be read: plain bundles are refused.  Raises UpdatedError."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from updated.install.location import Located
+from updated.readers.around import ReaderAround
 
 
 class Pace:
@@ -31,40 +32,15 @@ class Pace:
         await self._open.wait()
 
 
-class Watched:
+class Watched(ReaderAround[Located]):
     """A `Reader` around another: a plain bundle is read for minutes before anything else happens."""
 
     def __init__(self, located: Located, pace: Pace) -> None:
-        self.located = self._reader = located
+        super().__init__(located)
         self._pace = pace
-
-    @property
-    def size(self) -> int:
-        return self._reader.size
-
-    @property
-    def name(self) -> str:
-        return self._reader.name
-
-    @property
-    def remote(self) -> bool:
-        return self._reader.remote
-
-    @property
-    def fetched(self) -> int:
-        return self._reader.fetched
-
-    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
-        self._reader.expect(ranges)
 
     async def read(self, offset: int, length: int) -> bytes:
         await self._pace.wait()
-        data = await self._reader.read(offset, length)
+        data = await super().read(offset, length)
         self._pace.moved()
         return data
-
-    def forget(self, offset: int, length: int) -> None:
-        self._reader.forget(offset, length)
-
-    async def close(self) -> None:
-        await self._reader.close()
