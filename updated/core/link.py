@@ -25,8 +25,10 @@ class LinkSettings:
     tls_no_verify: bool = False
     headers: tuple[tuple[str, str], ...] = ()  # sent to the origin of the URL only
     bearer: str = ""  # token, to that origin only
+    bearer_file: str = ""  # file with it; "": none
     user: str = ""  # for basic authentication, to that origin only
     password: str = ""
+    password_file: str = ""  # file with it; "": none
     netrc: str = ""  # file; "": none
     rate_limit: int = 0  # bytes per second; 0: none
     stall_timeout: float = 60.0  # seconds without a byte until the connection is given up
@@ -62,7 +64,7 @@ def retry_after(value: str, now: datetime) -> float | None:
 
 def without_credentials(link: LinkSettings) -> LinkSettings:
     """`link` for a server that shall not know who asks; a client's certificate tells no secret."""
-    return replace(link, headers=(), bearer="", user="", password="")
+    return replace(link, headers=(), bearer="", bearer_file="", user="", password="", password_file="")
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -85,6 +85,7 @@ class Link:
             if self._closed:
                 raise SourceError("The connection was closed")
             if self._session is None:
+                self.settings = await asyncio.to_thread(http_secrets.with_secrets, self.settings)
                 self._netrc = await asyncio.to_thread(http_secrets.load_netrc, self.settings)
                 if self.settings.tls_ca or self.settings.tls_cert or self.settings.tls_key:
                     # A wrong file is told even if this URL does not need it.

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import base64
 import netrc
+import os
 import ssl
+import stat
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import replace
+from typing import Final, TypeVar
 
 from updated.core.link import LinkSettings
 from updated.errors import ConfigError, NotSupportedError
 
+MAX_SECRET: Final = 16 * 1024  # bytes; a token that no server would take as a header
+
 T = TypeVar("T")
+
+
+def with_secrets(settings: LinkSettings) -> LinkSettings:
+    """`settings` with what is in the files of its token and password.  Raises ConfigError."""
+    bearer, password = settings.bearer_file, settings.password_file
+    return replace(
+        settings,
+        bearer=_secret("bearer-token-file", bearer) if bearer else settings.bearer,
+        password=_secret("password-file", password) if password else settings.password,
+    )
 
 
 def load_netrc(settings: LinkSettings) -> netrc.netrc | None:
@@ -78,3 +93,30 @@ def _read(what: str, path: str, load_it: Callable[[], T]) -> T:
     except ValueError:  # of another encoding, or a NUL in the path
         reason = "not a text file"
     raise ConfigError(f"Failed to load {what} {path}: {reason}", hint="It must be readable for the service.")
+
+
+def _secret(key: str, path: str) -> str:
+    """What the file says, without the newline at its end."""
+    prefix = f"{key} in [http] of updated.toml: {path} "
+    try:
+        data = _bytes(path)
+    except OSError as error:
+        raise ConfigError(f"{prefix}cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{prefix}{error}") from error
+    text = data.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
+    if not text or not text.isprintable() or "\ufffd" in text:
+        raise ConfigError(f"{prefix}is not one line of text")
+    return text
+
+
+def _bytes(path: str) -> bytes:
+    """Raises OSError, ValueError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO must not hang
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("is not a regular file")
+        data = file.read(MAX_SECRET + 1)
+    if len(data) > MAX_SECRET:
+        raise ValueError(f"has more than {MAX_SECRET} bytes")
+    return data

@@ -57,7 +57,7 @@ class Setting:
 async def make_setting(device: Device, config: AgentConfig, gate: Gatekeeper, memory: Path) -> Setting:
     """`memory`: the data directory, the same as long as the service runs.  Raises ConfigError."""
     system = device.config
-    link = await asyncio.to_thread(settings_from, config.http, system.streaming)
+    link = settings_from(config.http, system.streaming)
     locations = Locations(
         link,
         memory,

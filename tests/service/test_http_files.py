@@ -1,0 +1,35 @@
+"""Files of `[http]` that are missing, or come later: only what goes over HTTP needs them."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.fakes.web import Fault, serving
+from tests.service.conftest import MakeDevice
+from tests.service.rig import Vendor
+
+CONF = """
+[folder]
+path = "{root}/drop"
+[confirm]
+stable-for = {stable_for}
+[http]
+bearer-token-file = "{root}/etc/token"
+"""
+
+
+def test_a_token_that_is_not_there_yet(devices: MakeDevice, vendor: Vendor) -> None:
+    """The service starts, the folder is served, a server is not; with the token it is, without a reload."""
+    bundle = vendor.bundle("2.0.0")
+    device = devices(agent_conf=CONF)
+    with serving({"/b.raucb": bundle}, {"/b.raucb": [Fault(needs="Bearer t0ken")]}) as server:
+        said = device.install(server.url("/b.raucb"))
+        assert said.startswith("bearer-token-file in [http] of updated.toml: ")
+        assert said.endswith("cannot be read: No such file or directory")
+        assert server.requests == []
+        shutil.copy(bundle, device.root / "drop/b.raucb")
+        device.wait_said("installed: Installed to rootfs.1.")
+        (device.root / "etc/token").write_text("t0ken\n")
+        assert device.install(server.url("/b.raucb")) == ""
+    assert device.history() == ["failed", "installed", "installed"]
+    assert "t0ken" not in device.log()
