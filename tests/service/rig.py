@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +337,12 @@ class Device(VirtualDevice):
     def data_files(self) -> Mapping[str, int]:
         """Name and size of what is in the data directory."""
         folder = self.root / "data"
-        return {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
+        found = {}
+        for file in folder.rglob("*"):
+            with suppress(FileNotFoundError):  # it was renamed meanwhile
+                if not file.is_dir():
+                    found[str(file.relative_to(folder))] = file.stat().st_size
+        return found
 
     def content(self, bootname: str, size: int = IMAGE_SIZE) -> bytes:
         """The first `size` bytes of a group's slot."""
