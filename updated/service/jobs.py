@@ -12,6 +12,7 @@ from updated.errors import Refused
 from updated.finish import stop_if_cancelled, to_its_end
 from updated.service.announce import Announcer
 from updated.service.attempt import Attempt, event_of
+from updated.service.choice import Chosen
 from updated.service.facts import policy_facts, polls_any_version, subject_of
 from updated.service.memory import Memory
 from updated.service.offers import Offers
@@ -151,21 +152,27 @@ class Jobs:
 
     async def _choose(self, source: str) -> states.Event:
         setting, pace = self._setting(), Pace(self._announce.moved)
+        held = await self._offers.held_before(source)
+        if held is not None and await self._holds(source, held):
+            return states.Cancelled()
         only_above = not (source == "ota" and polls_any_version(setting.device))
         facts = policy_facts(
             setting.device, self._store, setting.config, automatic=True, only_above=only_above
         )
         chosen = await self._offers.choose(source, facts, lambda offer: setting.bundles.peek(offer, pace))
-        if chosen is None:
-            return states.Cancelled()
-        hold = await setting.gate.may_install(subject_of(source, chosen))
-        if hold is not None:
-            self._offers.hold(source, chosen, hold)
+        if chosen is None or await self._holds(source, chosen):
             return states.Cancelled()
         # To its end: a source that was told of a start must be told of the end, too.
         self.attempt = self._new_attempt(await to_its_end(self._offers.started(source, chosen)))
         stop_if_cancelled()
         return await self.attempt.start()
+
+    async def _holds(self, source: str, chosen: Chosen) -> bool:
+        """Policy says: not now."""
+        hold = await self._setting().gate.may_install(subject_of(source, chosen))
+        if hold is not None:
+            self._offers.hold(source, chosen, hold)
+        return hold is not None
 
     def _start(self, phase: Coroutine[Any, Any, states.Event]) -> None:
         self._at_rest.clear()

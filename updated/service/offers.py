@@ -17,6 +17,7 @@ from updated.core.link import without_secrets
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts
 from updated.core.source import Item, Source
+from updated.install.location import is_url
 from updated.service.choice import Chosen, Peek, choose
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Offers:
         self.judged = False  # automatic sources wait until the running system is known to be healthy
         self.held: Held | None = None
         self._sources = {source.name: source for source in sources}
+        self._last_held: tuple[Chosen, Hold] | None = None  # also after `release`
         self._chosen: tuple[str, Item] | None = None  # what is being tried
         self._put_off: dict[str, PutOff] = {}
 
@@ -104,7 +106,7 @@ class Offers:
     def forget(self) -> None:
         """Look at everything again: the rules may have changed."""
         self._put_off.clear()
-        self.held = None
+        self.held = self._last_held = None
 
     def release(self) -> None:
         """What waits for policy may have its turn now."""
@@ -129,18 +131,31 @@ class Offers:
             await source.refused(refusal.item, refusal.reason)
         return chosen
 
+    async def held_before(self, name: str) -> Chosen | None:
+        """What policy held back when it was last asked, if a server still offers that, and nothing else.
+
+        So it can be asked again without another look at the server: some rules are asked every minute.
+        """
+        source = self._sources.get(name)
+        if source is None or self._last_held is None:
+            return None
+        chosen, _ = self._last_held
+        found = await source.scan(self._is_put_off)
+        return chosen if is_url(chosen.item.location) and list(found) == [chosen.item] else None
+
     def hold(self, name: str, chosen: Chosen, hold: Hold) -> None:
         """Policy does not want `chosen` now."""
         version = (chosen.manifest.version if chosen.manifest else "") or chosen.item.expected.version
-        if self.held is None or self.held.hold.text != hold.text:
+        last = self._last_held
+        if last is None or (last[0].item, last[1].text) != (chosen.item, hold.text):
             log.info("%s (%s)", hold.text, without_secrets(chosen.item.location))
-        self.held = Held(name, version, hold)
+        self.held, self._last_held = Held(name, version, hold), (chosen, hold)
         until = NEVER if hold.delay is None else time.monotonic() + hold.delay
         self._put(PutOff(name, chosen.item, hold.text, until, held=True))
 
     async def started(self, name: str, chosen: Chosen) -> Offer:
         """An attempt with `chosen` begins."""
-        self.held = None
+        self.held = self._last_held = None
         self._chosen = (name, chosen.item)
         source = self._sources.get(name)
         if source is not None:
