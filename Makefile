@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO_PACKAGES := squashfs-tools e2fsprogs dbus
 TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dosfstools mtools openssl mount \
 	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev udev iproute2 nginx-light
-E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap
+E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap qemu-system-x86 qemu-utils cpio fdisk exfatprogs ntfs-3g
 BENCH_PACKAGES := $(TEST_PACKAGES) curl
 
 .PHONY: help demo test lint e2e bench install clean
@@ -17,7 +17,7 @@ BENCH_PACKAGES := $(TEST_PACKAGES) curl
 help:
 	@echo "make demo    the main job on a virtual device, no root needed (under a minute after set-up)"
 	@echo "make test    ruff, mypy and the tests (root for loop devices and mounts)"
-	@echo "make e2e     the slow system tests: a real systemd in a container (root)"
+	@echo "make e2e     the slow system tests: a real systemd in a container, a real kernel in QEMU (root)"
 	@echo "make install into DESTDIR with PREFIX, see docs/install.md"
 	@echo "make bench   speed and memory, beside the real rauc in the same run (root)"
 

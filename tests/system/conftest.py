@@ -63,16 +63,15 @@ def small(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def medium(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Bundle:
+    """Version 4: 96 MiB, not compressible."""
+    return noise_bundle(tmp_path_factory.mktemp("medium"), signer, "4", megabytes=96)
+
+
+@pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Bundle:
     """Version 3: as large as the slot and not compressible, so that there is time to disturb its install."""
-    folder = tmp_path_factory.mktemp("large")
-    image = folder / "content/rootfs.img"
-    image.parent.mkdir()
-    piece = os.urandom(1 << 20)
-    with image.open("wb") as file:
-        for number in range(160):
-            file.write(number.to_bytes(4, "big") + piece[4:])
-    return _bundle(folder, signer, "3")
+    return noise_bundle(tmp_path_factory.mktemp("large"), signer, "3", megabytes=160)
 
 
 @pytest.fixture
@@ -98,6 +97,17 @@ def _new_signer(folder: Path) -> Signer:
     command += ["-keyout", str(signer.key), "-out", str(signer.cert)]
     subprocess.run(command, check=True, capture_output=True)
     return signer
+
+
+def noise_bundle(folder: Path, signer: Signer, version: str, *, megabytes: int) -> Bundle:
+    """A bundle in an empty `folder`, whose image is not compressible."""
+    image = folder / "content/rootfs.img"
+    image.parent.mkdir()
+    piece = os.urandom(1 << 20)
+    with image.open("wb") as file:
+        for number in range(megabytes):
+            file.write(number.to_bytes(4, "big") + piece[4:])
+    return _bundle(folder, signer, version)
 
 
 def _bundle(folder: Path, signer: Signer, version: str) -> Bundle:

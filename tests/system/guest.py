@@ -124,6 +124,7 @@ class _Stick(NamedTuple):
 
     medium: Path
     writable: bool
+    port: int  # 0: any
     rate: int  # bytes per second; 0: no limit
     bad_sector: int | None  # of 512 bytes
 
@@ -234,15 +235,17 @@ class Guest:
         name: str = "stick",
         *,
         writable: bool = False,
+        port: int = 0,
         rate: int = 0,
         bad_sector: int | None = None,
     ) -> None:
-        """Plug in a USB stick with this raw image as its medium; its write protection is on unless `writable`.
+        """Plug in a USB stick with this raw image as its medium.
 
+        Its write protection is on unless `writable`.  `port`: of the hub, 1 to 4; 0: the first that is free.
         `rate`: bytes per second that it can be read with; 0: as fast as it goes.  `bad_sector`: one of 512
         bytes that cannot be read.
         """
-        stick = _Stick(medium, writable, rate, bad_sector)
+        stick = _Stick(medium, writable, port, rate, bad_sector)
         self._plug(name, stick)
         self._sticks[name] = stick
 
@@ -271,7 +274,15 @@ class Guest:
             limits = {"bps-read": stick.rate}
             self.qmp.command("object-add", qom_type="throttle-group", id=limit, limits=limits)
         self.qmp.command("blockdev-add", node_name=name, read_only=not stick.writable, **stick.node(limit))
-        device = {"driver": "usb-storage", "bus": "xhci.0", "drive": name, "serial": name, "removable": True}
+        device: dict[str, Any] = {
+            "driver": "usb-storage",
+            "bus": "xhci.0",
+            "drive": name,
+            "serial": name,
+            "removable": True,
+        }
+        if stick.port:
+            device["port"] = str(stick.port)
         self.qmp.command("device_add", id=f"usb-{name}", **device)
 
     def _command_line(self) -> list[str]:

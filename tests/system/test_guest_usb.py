@@ -1,149 +1,232 @@
-"""Sticks on a real machine: a real kernel's USB and FAT, a real udev, the unit as it is installed.
-
-Nobody does anything in the machine but plug and pull.
-"""
+"""Sticks on a real machine: a real kernel's USB and file systems, a real udev, our unit as it is installed."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import Bundle, Signer
+from tests.system import sticks
+from tests.system.conftest import Bundle, Signer, noise_bundle
 from tests.system.guest import Guest
-from tests.system.guest_image import GuestImage, make_guest_image
+from tests.system.guest_device import Device
+from tests.system.guest_image import make_guest_image
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 SLOT = 192 << 20  # bytes
-WAIT = 120.0  # seconds; under emulation a bundle of 160 MiB takes some 20
-SYSTEM_CONF = """\
-[system]
-compatible=Test
-bootloader=grub
-grubenv=/boot/grubenv
-data-directory=/var/lib/updated
-
-[keyring]
-path=/etc/rauc/keyring.pem
-
-[slot.rootfs.0]
-device=/dev/vdb
-bootname=A
-
-[slot.rootfs.1]
-device=/dev/vdc
-bootname=B
+MIB = 1 << 20
+RESULT_FILE = 'result-file = "updated.txt"'
+# As in docs/install.md and docs/usb.md.
+DROP_INS = """\
+ReadWritePaths=-/sys/class/leds/input0::capslock
+DeviceAllow=char-alsa rw
 """
-AGENT_CONF = """\
-[usb]
-enable = true
-result-file = "updated.txt"
-on-failure = ["/usr/bin/touch", "/run/failed"]
-
-[confirm]
-stable-for = 0.1
-"""
-
-
-class Device:
-    """The machine with the service on it; runs from group A."""
-
-    def __init__(self, guest: Guest, keyring: bytes) -> None:
-        self.guest = guest
-        self.run = guest.run
-        guest.write("/etc/rauc/system.conf", SYSTEM_CONF.encode())
-        guest.write("/etc/updated/updated.toml", AGENT_CONF.encode())
-        guest.write("/etc/rauc/keyring.pem", keyring)
-        env = "# GRUB Environment Block\nORDER=A B\nA_OK=1\nA_TRY=0\nB_OK=0\nB_TRY=0\n"
-        guest.write("/boot/grubenv", env.ljust(1024, "#").encode())
-        guest.run("systemctl start updated")
-
-    def status(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads(self.run("updated status --output-format=json"))
-        return found
-
-    def wait_for(self, what: Callable[[], bool], text: str) -> None:
-        deadline = time.monotonic() + WAIT
-        while not what():
-            assert time.monotonic() < deadline, f"no {text}:\n{self.run('journalctl -u updated -n 60')}"
-            time.sleep(0.3)
-
-    def history(self) -> list[str]:
-        return [line.split()[1] for line in self.run("updated history").splitlines() if line[:2] == "20"]
-
-    def mounts(self) -> str:
-        return self.run("cat /proc/$(systemctl show -P MainPID updated)/mounts")
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> GuestImage:
-    return make_guest_image(tmp_path_factory.mktemp("guest"))
-
-
-@pytest.fixture
-def device(image: GuestImage, tmp_path: Path, signer: Signer) -> Iterator[Device]:
-    slots = [tmp_path / "a.img", tmp_path / "b.img"]
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """Booted once for all tests."""
+    folder = tmp_path_factory.mktemp("guest")
+    slots = [folder / "a.img", folder / "b.img"]
     for slot in slots:
         with slot.open("wb") as file:
             file.truncate(SLOT)
-    with Guest(image, tmp_path, disks=slots, append="root=/dev/vda rauc.slot=A") as guest:
-        yield Device(guest, signer.cert.read_bytes())
+    image = make_guest_image(folder)
+    with Guest(image, folder, disks=slots, append="root=/dev/vda rauc.slot=A") as guest:
+        print("\nguest:", guest.run("systemd-analyze | head -1").strip())
+        yield guest
 
 
-def make_stick(path: Path, files: dict[str, Path], *, megabytes: int, table: bool = True) -> Path:
-    """A medium with a FAT file system, in a partition or on the whole of it."""
-    part = path.with_suffix(".part") if table else path
-    with part.open("wb") as file:
-        file.truncate(megabytes << 20)
-    subprocess.run(["mkfs.vfat", "-n", "UPDATE", str(part)], check=True, capture_output=True)
-    for name, source in files.items():
-        subprocess.run(["mcopy", "-i", str(part), str(source), f"::{name}"], check=True)
-    if table:
-        with path.open("wb") as file:
-            file.truncate((megabytes + 1) << 20)
-        subprocess.run(["sfdisk", "-q", str(path)], input=b"label: dos\nstart=2048, type=c\n", check=True)
-        subprocess.run(["dd", f"if={part}", f"of={path}", "bs=1M", "seek=1", "conv=notrunc"], check=True)
-        part.unlink()
-    return path
+@pytest.fixture
+def device(machine: Guest, signer: Signer) -> Device:
+    return Device(machine, signer.cert.read_bytes(), machine.folder / "b.img")
 
 
-def test_plugged_pulled_and_plugged_again(device: Device, large: Bundle, tmp_path: Path) -> None:
-    stick = make_stick(tmp_path / "stick.img", {"system.raucb": large.path}, megabytes=220)
-    device.guest.plug(stick)
-    device.wait_for(lambda: "install" in device.run("updated status"), "install")
-    device.wait_for(lambda: device.run("stat -c%s /var/lib/updated/resume/*", check=False) > "", "checkpoint")
-    time.sleep(2)
+def test_pulled_in_the_middle_and_plugged_in_again(device: Device, medium: Bundle, tmp_path: Path) -> None:
+    """It goes on where it stopped, also in another port."""
+    stick = sticks.fat(tmp_path / "stick.img", {"system.raucb": medium.path}, megabytes=120)
+    watch = "busctl --json=short --match=\"type='signal',member='Completed'\" monitor"
+    device.run(f"systemd-run --quiet --unit=witness {watch}")
+    device.start()
+    device.guest.plug(stick, rate=12 * MIB)
+    device.wait("half of it", lambda: device.guest.read_of() > 50 * MIB)
+    first = device.guest.read_of()
     device.guest.pull()
-    device.wait_for(lambda: device.history() == ["failed"], "failure")
-    assert "/run/updated/usb" not in device.mounts()
-    assert device.run("grep -o B_OK=. /boot/grubenv").strip() == "B_OK=0"
-    device.wait_for(lambda: device.run("ls /run/failed", check=False).strip() == "/run/failed", "hook")
-    # It goes on where it stopped, also in another port.
-    device.guest.plug(stick, "again")
-    device.wait_for(lambda: device.history()[:1] == ["installed"], "install")
-    assert device.run("grep -o B_OK=. /boot/grubenv").strip() == "B_OK=1"
-    with large.image.open("rb") as wanted, (tmp_path / "b.img").open("rb") as found:
-        while piece := wanted.read(1 << 20):
-            assert found.read(len(piece)) == piece
-    assert device.run("systemctl is-active updated").strip() == "active"
+    device.wait_for_file("/run/hooks", "failure failed")
+    device.wait_for_journal("USB stick sda1 was pulled")
+    assert device.history() == ["failed"]
+    assert '"payload":{"type":"i","data":[1]}' in device.run("journalctl --output=cat --unit=witness")
+    assert not device.is_good("B")
+    device.wait_for_unmounted()
+
+    device.guest.plug(stick, "again", port=3)
+    device.wait_for_installed()
+    second = device.guest.read_of("again")
+    print(f"\nread of {medium.path.stat().st_size} bytes: {first}, then {second}")
+    assert second < 0.8 * medium.path.stat().st_size
+    assert device.holds(medium.image)
+    assert device.is_good("B")
+    device.wait_for_file("/run/hooks", "success 4")
+    device.wait_for_unmounted()
 
 
-def test_what_lies_on_sticks(device: Device, small: Bundle, stranger: Signer, tmp_path: Path) -> None:
-    """A stick that is one file system as a whole, with a Mac's leftovers, and one that nobody signed for us."""
+def test_what_lies_on_sticks(
+    device: Device, small: Bundle, signer: Signer, stranger: Signer, tmp_path: Path
+) -> None:
+    """No partitions, a Mac's leftovers, something broken, a stranger's bundle; of ours the higher version."""
     junk = tmp_path / "junk"
     junk.write_bytes(os.urandom(4096))
-    stick = make_stick(
-        tmp_path / "stick.img",
-        {"._system.raucb": junk, "broken.raucb": junk, "system.raucb": small.path},
-        megabytes=40,
-        table=False,
-    )
+    higher = noise_bundle(_folder(tmp_path, "higher"), signer, "5", megabytes=8)
+    strange = noise_bundle(_folder(tmp_path, "strange"), stranger, "9", megabytes=4)
+    files = {
+        "._system.raucb": junk,
+        "broken.raucb": junk,
+        "strange.raucb": strange.path,
+        "a.raucb": small.path,
+        "b.raucb": higher.path,
+    }
+    stick = sticks.fat(tmp_path / "stick.img", files, megabytes=40, table=False)
+    device.configure(RESULT_FILE)
+    device.start()
     device.guest.plug(stick)
-    device.wait_for(lambda: device.history() == ["installed"], "install")
-    device.wait_for(lambda: "/run/updated/usb" not in device.mounts(), "unmount")
+    device.wait_for_installed()
+    assert device.holds(higher.image)
+    device.wait_for_unmounted()
+    journal = device.journal()
+    assert "strange.raucb is not installed: signature verification failed" in journal
+    assert "._system" not in journal
+    assert "Cannot mount sda (vfat): Read-only file system (Its write protection is on" in journal
+    assert device.history() == ["installed"]
+
+
+def test_left_in_at_start_with_an_answer_on_the_stick(device: Device, small: Bundle, tmp_path: Path) -> None:
+    stick = sticks.fat(tmp_path / "stick.img", {"system.raucb": small.path}, megabytes=40)
+    device.configure(RESULT_FILE)
+    device.guest.plug(stick, writable=True)
+    device.guest.wait_for("test -b /dev/sda1")
+    device.start()
+    device.wait_for_installed()
+    device.wait_for_unmounted()
+    answer = sticks.text_on(stick, "updated.txt")
+    assert answer.startswith("The update was installed.")
+    assert "Bundle:  system.raucb\nVersion: 2\n" in answer
+    assert sticks.is_clean(stick)
+    # As after the reboot into the new system: that there is nothing new is no news.
+    device.run("systemctl restart updated")
+    device.wait_for_journal("USB stick sda1 (vfat) is plugged in", 2)
+    device.wait_for_unmounted()
+    assert sticks.text_on(stick, "updated.txt") == answer
+
+
+def test_other_file_systems(device: Device, small: Bundle, signer: Signer, tmp_path: Path) -> None:
+    """What the kernel has no driver for is said, and harms nobody."""
+    higher = noise_bundle(_folder(tmp_path, "higher"), signer, "5", megabytes=4)
+    highest = noise_bundle(_folder(tmp_path, "highest"), signer, "6", megabytes=4)
+    _put_on_exfat(device, small, tmp_path)
+    device.start()
+    device.guest.plug(tmp_path / "exfat.img")
+    device.wait_for_installed()
+    assert device.holds(small.image)
+    _take_back(device)
+
+    device.guest.plug(sticks.ntfs(tmp_path / "ntfs.img", {"system.raucb": higher.path}, megabytes=20))
+    if "filename" in device.run("modinfo ntfs3", check=False):
+        device.wait_for_installed(2)
+        assert device.holds(higher.image)
+        _take_back(device)
+    else:
+        device.wait_for_journal("Cannot mount sda: the kernel has no ntfs3")
+        device.guest.pull()
+
+    folder = _folder(tmp_path, "ext4")
+    (folder / "system.raucb").symlink_to("/etc/shadow")
+    (folder / "new.raucb").write_bytes(highest.path.read_bytes())
+    device.guest.plug(sticks.ext4(tmp_path / "ext4.img", folder, megabytes=20))
+    device.wait("the install", lambda: device.holds(highest.image) and device.is_good("B"))
+    device.wait_for_unmounted()
+    assert "/system.raucb" not in device.journal().partition("(ext4) is plugged in")[2]
+
+
+def test_sticks_that_lie_and_die(device: Device, small: Bundle, signer: Signer, tmp_path: Path) -> None:
+    """One that is smaller than it says, one with a place that cannot be read; the next one is fine."""
+    shorter = sticks.fat(tmp_path / "shorter.img", {"system.raucb": small.path}, megabytes=40)
+    os.truncate(shorter, 4 * MIB)
+    damaged = noise_bundle(_folder(tmp_path, "damaged"), signer, "5", megabytes=8)
+    worn = sticks.fat(tmp_path / "worn.img", {"system.raucb": damaged.path}, megabytes=40)
+    bad = sticks.sector_of(worn, damaged.path.read_bytes()[5 * MIB : 5 * MIB + 4096])
+    good = sticks.fat(tmp_path / "good.img", {"system.raucb": damaged.path}, megabytes=40)
+    device.configure(RESULT_FILE)
+    device.start()
+
+    device.guest.plug(shorter)
+    device.guest.wait_for("dmesg | grep 'updated: attempt to access beyond end of device'")
+    device.wait_for_unmounted()
+    device.guest.pull()
+
+    device.guest.plug(worn, writable=True, bad_sector=bad)
+    device.wait_for_journal("failed: Installation error")
+    device.wait_for_unmounted()
+    assert device.journal().count("trying again") == 3
+    assert "The update FAILED." in sticks.text_on(worn, "updated.txt")
+    assert "medium error" in sticks.text_on(worn, "updated.txt")
+    device.guest.pull()
+
+    device.guest.plug(good)
+    device.wait_for_installed()
+    assert device.holds(damaged.image)
+    assert device.run("systemctl show -P NRestarts updated").strip() == "0"
+
+
+def test_turned_on_by_a_reload_with_a_light_and_a_sound(
+    device: Device, small: Bundle, tmp_path: Path
+) -> None:
+    """The light is a real one of the kernel's, and both need a hole in the sandbox."""
+    stick = sticks.fat(tmp_path / "stick.img", {"system.raucb": small.path}, megabytes=40)
+    light = "/sys/class/leds/input0::capslock"
+    device.run("modprobe --all ledtrig-timer snd-dummy")
+    device.override(DROP_INS)
+    device.configure(enable=False)
+    device.guest.plug(stick)
+    device.guest.wait_for("test -b /dev/sda1")
+    device.start()
+    sound = "exec 3>/dev/snd/pcmC0D0p && echo a sound >>/run/hooks"
+    light_and_sound = f'led = "input0::capslock"\non-success = ["/bin/sh", "-c", "{sound}"]'
+    device.configure(hooks=light_and_sound)
+    device.reload()
+    device.wait_for_installed()
+    assert device.run("cat /run/hooks") == "a sound\n"
+    assert "[none]" in device.run(f"cat {light}/trigger")
+    assert device.run(f"cat {light}/brightness") == "1\n"
+
+    device.configure(enable=False)
+    device.reload()
+    assert device.run(f"cat {light}/brightness") == "0\n"
+    assert "/run/updated/usb" not in device.mounts()
+
+
+def _folder(parent: Path, name: str) -> Path:
+    (parent / name).mkdir()
+    return parent / name
+
+
+def _take_back(device: Device) -> None:
+    """Nothing more is installed by itself before the reboot."""
+    device.guest.pull()
+    device.run("updated rollback")
+
+
+def _put_on_exfat(device: Device, bundle: Bundle, folder: Path) -> None:
+    """Makes exfat.img in `folder`: only the guest's kernel can write to it."""
+    source = sticks.fat(folder / "source.img", {"system.raucb": bundle.path}, megabytes=40, table=False)
+    target = sticks.exfat(folder / "exfat.img", megabytes=20)
+    device.guest.plug(source, "source")
+    device.guest.plug(target, "target", writable=True)
+    disk = "/dev/disk/by-id/usb-QEMU_QEMU_HARDDISK"
+    device.guest.wait_for(f"test -b {disk}_source-0:0 -a -b {disk}_target-0:0")
+    device.run(f"mkdir -p /run/source && mount {disk}_source-0:0 /run/source && mount {disk}_target-0:0 /mnt")
+    device.run("cp /run/source/system.raucb /mnt && umount /run/source /mnt")
+    device.guest.pull("source")
+    device.guest.pull("target")
