@@ -110,6 +110,12 @@ def test_third_failure_of_the_same_bundle_is_the_last() -> None:
     )
 
 
+def test_an_interrupted_install_is_written_down() -> None:
+    facts = states.Facts("b1", booted="A", primary="A", installed={})
+    _, effects = machine.resume(states.Install(U, 1), facts)
+    assert states.Record(U, "failed", states.INTERRUPTED) in effects
+
+
 def test_a_stick_or_a_server_that_fails_says_nothing_of_the_bundle() -> None:
     effects = machine.step(states.Install(U, 3), states.Failed("EIO", counts=False))[1]
     assert not any(isinstance(effect, states.Reject) for effect in effects)

@@ -34,6 +34,7 @@ from dataclasses import replace
 
 from updated.core.states import (
     FELL_BACK,
+    INTERRUPTED,
     MAX_ATTEMPTS,
     Activated,
     AskToReboot,
@@ -201,7 +202,9 @@ def resume(saved: Saved, facts: Facts) -> Step:
         case Install(update, attempt):
             # A power cut may have come at any byte: nothing of it may start.
             bad = () if facts.booted == update.target else (MarkBad(update.target),)
-            return Idle(), (*bad, *_given_up(update, attempt, "interrupted"), Save(Idle()), CheckHealth())
+            given_up = _given_up(update, attempt, "interrupted")
+            done = Record(update, "failed", INTERRUPTED)
+            return Idle(), (*bad, *given_up, done, Save(Idle()), CheckHealth())
         case RebootPending(update) if facts.booted == update.target:
             return Confirming(update), (CheckHealth(),)
         case RebootPending(_, boot_id) if boot_id == facts.boot_id:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 FELL_BACK: Final = "the bootloader fell back"  # all that is known of a system that never came up
+INTERRUPTED: Final = "Interrupted: the power went, or the service died; the next install goes on from there."
 MAX_ATTEMPTS: Final = 3  # installs of one bundle by automatic sources; boots are counted by the bootloader
 
 

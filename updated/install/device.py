@@ -15,7 +15,7 @@ from updated.core.states import Facts
 from updated.core.target import find_booted, resolve_identifier, slot_states
 from updated.devices import find_mountpoint, identities
 from updated.errors import DeviceError, Refused, UpdatedError
-from updated.host import clock, proc
+from updated.host import clock, identity, proc
 from updated.slots import status as slot_status
 from updated.slots.status_store import CentralStore, PerSlotStore, StatusStore
 
@@ -38,6 +38,7 @@ class Device:
         booted: Slot | DeviceError | None,
         boot_id: str,
         variant: str,
+        image_version: str = "",
     ) -> None:
         """`booted`: the slot that runs, None if the system runs from elsewhere, or why that is not known."""
         self.config = config
@@ -46,6 +47,7 @@ class Device:
         self.boot_slot = boot_slot
         self.boot_id = boot_id
         self.variant = variant
+        self.image_version = image_version
         self.status: dict[str, SlotStatus] = {}
         self._statuses = statuses
         self._booted = booted
@@ -132,6 +134,11 @@ class Device:
         return frozenset(
             [root.name for root in roots if root.bootname and await self._boot_status(root.bootname) == "bad"]
         )
+
+    @property
+    def running_version(self) -> str:
+        """That of the bundle which brought what runs, else what that says of itself; "": nobody knows."""
+        return self.booted_bundle().bundle_version or self.image_version
 
     def booted_bundle(self) -> SlotStatus:
         """The status of what runs; empty if nothing is known."""
@@ -258,6 +265,7 @@ async def open_device(
         booted=booted,
         boot_id=await asyncio.to_thread(proc.boot_id, boot_id),
         variant=await asyncio.to_thread(_variant, config),
+        image_version=await asyncio.to_thread(identity.image_version),
     )
     await device.load_status()
     return device

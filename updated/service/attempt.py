@@ -54,6 +54,7 @@ class Attempt:
         self.transaction = offer.args.transaction_id or str(uuid.uuid4())
         self.update: states.Update | None = None  # known once the bundle is verified
         self.error: BaseException | None = None  # why it ended, if it did not end well
+        self.cancelled = "Installation cancelled"  # why, if it is
         self._setting = setting
         self._device = setting.device
         self._saved: Stats | None = None  # what was here already
@@ -136,7 +137,7 @@ class Attempt:
         """Let go of everything; how it ended."""
         match event:
             case states.Cancelled():
-                self.error = Cancelled("Installation cancelled")
+                self.error = Cancelled(self.cancelled)
             case states.Failed(reason) | states.Condemned(reason) if self.error is None:
                 self.error = DeviceError(reason)  # not the job's: what came of it could not be saved
         if self._reader is not None:

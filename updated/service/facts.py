@@ -30,7 +30,7 @@ def policy_facts(
         quarantine={entry.manifest_hash: entry.reason for entry in store.quarantine().values()},
         booted_hash=booted.bundle_hash or "",
         pending_hash="" if system.activate_installed else device.inactive_hash(),
-        booted_version=booted.bundle_version or "",
+        booted_version=device.running_version,
         confirmed=frozenset(o.manifest_hash for o in store.history() if o.code == "confirmed"),
         only_above=only_above,
     )

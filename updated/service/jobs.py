@@ -81,11 +81,14 @@ class Jobs:
         else:
             self.attempt.pace.resume()
 
-    async def cancel(self) -> None:
+    async def cancel(self, why: str = "Installation cancelled") -> None:
         """End what runs; returns when it is over.  Raises Refused if nothing does."""
         if not self.busy:
             raise Refused("No installation is running", rule="idle")
         self._cancelling = True
+        for attempt in (self.attempt, self.requested):
+            if attempt is not None:
+                attempt.cancelled = why
         if self._job is not None:
             self._job.cancel()
         await self._at_rest.wait()

@@ -175,6 +175,8 @@ class Offers:
             # What was below it has another chance; what was tried before has not.
             self._put_off = {key: put for key, put in self._put_off.items() if put.tries}
         reason = "" if outcome.code == "installed" else outcome.text
+        if outcome.code == "cancelled":
+            reason = f"{reason}; `updated install` takes it up again"
         self._put(PutOff(name, item, reason, until, tries=tries))
         source = self._sources.get(name)
         if source is not None:

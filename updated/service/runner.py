@@ -124,7 +124,7 @@ class Runner:
         """End the running install in good order, and start nothing more."""
         self._stopping = True
         if self.busy:
-            await self.cancel()
+            await self._jobs.cancel("The service was stopped; the next install goes on where this one ended")
 
     async def rest(self) -> None:
         """Wait until nothing is being installed."""

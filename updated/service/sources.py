@@ -126,8 +126,7 @@ def _channel_feed(setting: Setting, url: str) -> Feed:
     machine, architecture = identity.machine_id(), identity.architecture()
 
     def facts() -> DeviceFacts:
-        running = device.booted_bundle().bundle_version or ""
-        return DeviceFacts(device.config.system.compatible, running, machine, architecture)
+        return DeviceFacts(device.config.system.compatible, device.running_version, machine, architecture)
 
     return ChannelFeed(
         url,
@@ -166,5 +165,5 @@ def _bundle_feed(setting: Setting, url: str) -> Feed:
         link=setting.locations.link,
         headers=setting.bundles.headers,
         verify=setting.bundles.verify_end,
-        running=lambda: device.booted_bundle().bundle_version or "",
+        running=lambda: device.running_version,
     )
