@@ -354,7 +354,6 @@ OTHER = b"hsqs" + bytes(range(256)) * 13000
         ("another date, no tags", Fault(first=2, etag="", modified="Sun, 02 Aug 2026 00:00:00 GMT")),
         ("another size, no tags", Fault(first=2, content=OTHER, etag="", modified="")),
         ("shorter than before", Fault(first=2, status=416, headers={"Content-Range": "bytes */5"})),
-        ("no ranges any more", Fault(first=2, ranges=False)),
         ("precondition failed", Fault(first=2, status=412)),
     ],
 )
@@ -373,6 +372,15 @@ def test_an_object_that_changes_is_an_error_and_no_mixture(
             with pytest.raises(SourceError, match="changed while it was read"):
                 await reader.read(0, PIECE)
             assert server.counts["/b"] == 2
+
+    asyncio.run(main())
+
+
+def test_the_same_object_without_ranges_is_not_taken_for_another(connect: Connect, bundle: bytes) -> None:
+    async def main() -> None:
+        async with reading(connect, bundle, Fault(last=1), Fault(first=2, ranges=False)) as (_, reader):
+            with pytest.raises(SourceError, match="the server sends all of it instead of a part"):
+                await reader.read(0, PIECE)
 
     asyncio.run(main())
 

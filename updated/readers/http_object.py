@@ -137,7 +137,7 @@ class HttpObject:
         return self.etag if self.etag.startswith('"') else self.last_modified
 
     def _check(self, response: Response, start: int, stop: int) -> None:
-        if response.status == 200 and not self.pin:
+        if response.status == 200 and (not self.pin or self.etag == response.etag != ""):
             raise self._lies("all of it instead of a part")
         if response.status in (200, 412, 416):
             raise self._changed()
