@@ -1,4 +1,4 @@
-"""Files of `[http]` that are missing, or come later: only what goes over HTTP needs them."""
+"""Secrets: files that are missing or come later, and what is written down of them."""
 
 from __future__ import annotations
 
@@ -33,3 +33,19 @@ def test_a_token_that_is_not_there_yet(devices: MakeDevice, vendor: Vendor) -> N
         assert device.install(server.url("/b.raucb")) == ""
     assert device.history() == ["failed", "installed", "installed"]
     assert "t0ken" not in device.log()
+
+
+def test_what_is_secret_in_a_url_is_not_kept(devices: MakeDevice, vendor: Vendor) -> None:
+    """The history and the journal hold a URL as it is shown."""
+    device = devices()
+    with serving({"/b.raucb": vendor.bundle("2.0.0")}) as server:
+        url = server.url("/b.raucb", user="anna:s3cret") + "?sig=s3cret&s3cret#s3cret"
+        assert device.install(url) == ""
+        shown = server.url("/b.raucb?sig=…&…")
+    assert device.saved("history.json")[-1]["location"] == shown
+    assert device.outcomes()[0]["location"] == shown
+    kept = {path.name for path in (device.root / "data").rglob("*") if path.is_file()}
+    assert {"history.json", "journal.json"} <= kept
+    leaky = [p for p in (device.root / "data").rglob("*") if p.is_file() and b"s3cret" in p.read_bytes()]
+    assert leaky == []
+    assert "s3cret" not in device.log()

@@ -66,8 +66,9 @@ def shown(url: str) -> str:
         parts = None
     if parts is None or not parts.netloc:
         return repr(url.rpartition("@")[2].partition("?")[0])
-    names = [item.partition("=")[0] for item in parts.query.split("&")] if parts.query else []
-    query = "?" + "&".join(f"{name}=…" for name in names) if names else ""
+    items = parts.query.split("&") if parts.query else []  # one without a name may be a token
+    names = [f"{item.partition('=')[0]}=…" if "=" in item else "…" for item in items]
+    query = "?" + "&".join(names) if names else ""
     clean = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
     return clean if clean.isprintable() else repr(clean)
 

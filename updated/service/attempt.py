@@ -25,7 +25,9 @@ from updated.install.installer import (
     reached_before,
     refuse_what_only_rauc_can,
 )
+from updated.install.location import is_url
 from updated.install.opened import OpenedBundle
+from updated.readers.http_errors import shown
 from updated.service.announce import Announcer
 from updated.service.facts import policy_facts
 from updated.service.offers import LATER
@@ -57,6 +59,8 @@ class Attempt:
         self.cancelled = "Installation cancelled"  # why, if it is
         self._setting = setting
         self._device = setting.device
+        # It is written down: files of the data directory may be read by others, and go into backups.
+        self._place = shown(offer.location) if is_url(offer.location) else offer.location
         self._saved: Stats | None = None  # what was here already
         self._store = store
         self._announce = announcer
@@ -102,7 +106,7 @@ class Attempt:
         self.update = states.Update(
             transaction=self.transaction,
             source=self.offer.source,
-            location=self.offer.location,
+            location=self._place,
             manifest_hash=manifest.hash if opened.proven else "",  # somebody else's, perhaps
             version=manifest.version or "",
             target=self._plan.group,
@@ -196,7 +200,7 @@ class Attempt:
         return Outcome(
             transaction=self.transaction,
             source=self.offer.source,
-            location=self.offer.location,
+            location=self._place,
             version=update.version if update else "",
             manifest_hash=update.manifest_hash if update else "",
             target=update.target if update else "",
@@ -244,7 +248,7 @@ class Attempt:
 
     def _shown(self) -> Transaction:
         """What is known before the bundle is verified."""
-        return Transaction(self.transaction, self.offer.source, self.offer.location, "", "", "", "")
+        return Transaction(self.transaction, self.offer.source, self._place, "", "", "", "")
 
 
 def event_of(job: asyncio.Task[states.Event], source: str) -> states.Event:
