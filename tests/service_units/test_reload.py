@@ -54,6 +54,34 @@ def test_a_request_while_the_configuration_is_read(site: Any) -> None:
         site.write_env({"ORDER": "A B", "A_OK": "1", "A_TRY": "0", "B_OK": "0", "B_TRY": "0"})
 
 
+def test_a_request_while_the_old_sources_are_let_go_of(site: Any) -> None:
+    """Which may take a while; it is taken by the new device, and nothing breaks."""
+    bundle = site.bundle()
+
+    async def scenario() -> None:
+        async with site.running() as running:
+            await running.until(lambda: running.offers.judged)
+            service = service_on(site, running)
+            asked = asyncio.Event()
+
+            async def source_that_takes_its_time() -> None:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    running.runner.request(Offer("request", str(bundle)))
+                    asked.set()
+
+            service._watching = [asyncio.create_task(source_that_takes_its_time())]
+            await asyncio.sleep(0)
+            await service._reload_now()
+            assert asked.is_set()
+            await running.runner.rest()
+            assert running.last == "installed"
+            assert running.runner.device is not running.device
+
+    asyncio.run(scenario())
+
+
 def test_a_bad_configuration_changes_nothing(site: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with site.running() as running:

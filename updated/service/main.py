@@ -8,7 +8,7 @@ import faulthandler
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ from updated.api.port import Poller
 from updated.config.agent_toml import AgentConfig, data_directory, load_agent_config
 from updated.config.system_conf import SystemConfig, load_system_config
 from updated.core.model import Transfer
+from updated.core.source import Source
 from updated.errors import DeviceError, UpdatedError
 from updated.health.watchdog import Watchdog
 from updated.host.lock import only_one, only_user
@@ -149,6 +150,7 @@ class Service:
         self._reload = asyncio.Event()
         self._on_bus = asyncio.Event()  # or known to be without one
         self._failure: UpdatedError | None = None
+        self._sources: Sequence[Source] = ()
         self._watching: list[asyncio.Task[None]] = []
         self._server: Server | None = None  # None: not on the bus
 
@@ -227,21 +229,31 @@ class Service:
 
     async def use_sources_of(self, setting: Setting) -> None:
         """Raises ConfigError."""
-        sources = await make_sources(
+        self._replace(await self._sources_of(setting))
+        await self._watch()
+
+    async def _sources_of(self, setting: Setting) -> Sequence[Source]:
+        return await make_sources(
             setting,
             self._options.runtime_directory,
             may_poll=self._runner.may_poll,
             warn=log.warning,
         )
-        for task in self._watching:
-            task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
+
+    def _replace(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
         self._runner.offers.replace(sources)
         self._agent.poller = next((one for one in sources if isinstance(one, Poller)), None)
         if self._server is not None:
             self._server.poller_changed()
+
+    async def _watch(self) -> None:
+        """The sources that are there now, and no others."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         self._watching = [
-            asyncio.create_task(self._guarded(source.watch(self._runner.look))) for source in sources
+            asyncio.create_task(self._guarded(source.watch(self._runner.look))) for source in self._sources
         ]
 
     async def _reloads(self) -> None:
@@ -262,14 +274,16 @@ class Service:
                 before = self._runner.setting
                 memory = before.locations.data_directory
                 setting = await make_setting(device, config, before.gate, memory)
-                if self._runner.busy:  # what was read of the slots is about to be wrong
-                    continue
-                await self.use_sources_of(setting)
+                sources = await self._sources_of(setting)
             except UpdatedError as error:
                 log.error("not reloaded: %s", error)
                 return
-            break
+            if not self._runner.busy:  # else what was read of the slots is about to be wrong
+                break
+        # All at once: nobody's request may begin in between.
+        self._replace(sources)
         self._runner.reconfigure(setting)
+        await self._watch()
         log.info("configuration reloaded")
 
 
