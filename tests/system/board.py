@@ -5,6 +5,7 @@ What the container lacks is said to the service by its own options: which slot h
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -15,6 +16,7 @@ from tests.system.container import Container
 
 UNIT = "updated.service"
 SLOT_SIZE = 160 << 20  # bytes; files with holes
+RELOADED = "configuration reloaded"
 GRUBENV = "/boot/grub/grubenv"
 WAIT = 20.0  # seconds; each wait takes about one
 
@@ -39,13 +41,12 @@ bootname=B
 {slot}
 """
 AGENT_CONF = """\
-[folder]
-path = "/srv/drop"
 {folder}
 [confirm]
 stable-for = 0.1
 {agent}
 """
+FOLDER = '[folder]\npath = "/srv/drop"'
 DROP_IN = """\
 [Service]
 ExecStart=
@@ -68,11 +69,17 @@ class Board:
 
     # Before it runs
 
-    def configure(self, *, system: str = "", slot: str = "", folder: str = "", agent: str = "") -> None:
-        """Lines to add to `[system]`, to the second slot's section, to `[folder]`, and to updated.toml."""
+    def configure(
+        self, *, system: str = "", slot: str = "", folder: str | None = "", agent: str = ""
+    ) -> None:
+        """Lines to add to `[system]`, to the second slot's section, to `[folder]`, and to updated.toml.
+
+        `folder=None`: without a drop folder.
+        """
         conf = SYSTEM_CONF.format(system=system, slot=slot, devices=self.devices)
         self.write("/etc/rauc/system.conf", conf)
-        self.write("/etc/updated/updated.toml", AGENT_CONF.format(folder=folder, agent=agent))
+        table = "" if folder is None else f"{FOLDER}\n{folder}"
+        self.write("/etc/updated/updated.toml", AGENT_CONF.format(folder=table, agent=agent))
 
     def override(self, lines: str) -> None:
         """Set what takes too long for a test in `[Service]`."""
@@ -105,6 +112,12 @@ class Board:
         """A property of the unit."""
         return self.run(f"systemctl show --property={name} --value {UNIT}").strip()
 
+    def reload(self) -> None:
+        """Returns when the new configuration holds."""
+        count = self.journal().count(RELOADED)
+        self.run(f"systemctl reload {UNIT}")
+        self.wait("the reload", lambda: self.journal().count(RELOADED) > count)
+
     def pid(self) -> int:
         """The service's process, with the host's number."""
         return self.container.pids(UNIT)[0]
@@ -112,15 +125,17 @@ class Board:
     def journal(self) -> str:
         return self.run(f"journalctl --no-pager --output=cat --unit={UNIT}")
 
-    def wait(self, what: str, true: Callable[[], bool], pause: float = 0.05) -> None:
-        deadline = time.monotonic() + WAIT
+    def wait(
+        self, what: str, true: Callable[[], bool], *, pause: float = 0.05, timeout: float = WAIT
+    ) -> None:
+        deadline = time.monotonic() + timeout
         while not true():
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {WAIT:g} s for {what} in vain\n{self.journal()}")
+                raise AssertionError(f"waited {timeout:g} s for {what} in vain\n{self.journal()}")
             time.sleep(pause)
 
-    def wait_for_journal(self, text: str) -> None:
-        self.wait(repr(text), lambda: text in self.journal())
+    def wait_for_journal(self, text: str, timeout: float = WAIT) -> None:
+        self.wait(repr(text), lambda: text in self.journal(), timeout=timeout)
 
     def wait_for_idle(self) -> None:
         """The running system is confirmed: what is offered from now on is looked at."""
@@ -132,16 +147,22 @@ class Board:
         lines = self.container.path(GRUBENV).read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
+    def history(self) -> list[dict[str, str]]:
+        """How the last updates ended, the newest first."""
+        found: list[dict[str, str]] = json.loads(self.run("updated history --output-format=json"))
+        return found
+
     def holds(self, image: Path) -> bool:
         """Whether the second slot begins with `image`, byte for byte."""
         content = image.read_bytes()
         with Path(self.devices[1]).open("rb") as device:
             return device.read(len(content)) == content
 
-    def wait_for_writing(self) -> None:
-        """The second slot is marked bad and its first bytes are written."""
+    def wait_for_writing(self, position: int = 0) -> None:
+        """The second slot is marked bad, and what is at `position` (a multiple of 4096 bytes) is written."""
         with Path(self.devices[1]).open("rb", buffering=0) as device:
-            self.wait("the first byte", lambda: any(os.pread(device.fileno(), 4096, 0)), pause=0.001)
+            handle = device.fileno()
+            self.wait(f"byte {position}", lambda: any(os.pread(handle, 4096, position)), pause=0.001)
         assert self.grubenv()["B_OK"] == "0"
 
 

@@ -71,6 +71,11 @@ class Container:
             raise ContainerError(f"{command!r} ended with {result.returncode}:\n{result.stdout}")
         return result.stdout
 
+    @property
+    def leader(self) -> int:
+        """Its PID 1, with the host's number: `nsenter --net=/proc/<leader>/ns/net`."""
+        return self._leader
+
     def path(self, inside: str) -> Path:
         """Where the host sees a path of the container."""
         return Path(f"/proc/{self._leader}/root") / inside.lstrip("/")

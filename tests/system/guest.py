@@ -42,7 +42,8 @@ class Qmp:
         self._closed = False
         self.events: list[dict[str, Any]] = []
         self._file.readline()  # greeting
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.command("qmp_capabilities")
 
     def command(self, name: str, /, timeout: float = 30, **arguments: Any) -> Any:
@@ -71,6 +72,9 @@ class Qmp:
                 raise GuestError(f"no event {name} within {timeout} s")
 
     def close(self) -> None:
+        """Once QEMU is gone."""
+        self._reader.join(30)
+        self._file.close()
         self._socket.close()
 
     def _read(self) -> None:
@@ -116,6 +120,7 @@ class Agent:
         return answer["return"]
 
     def close(self) -> None:
+        self._file.close()
         self._socket.close()
 
 

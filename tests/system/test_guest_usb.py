@@ -1,4 +1,4 @@
-"""Sticks on a real machine: a real kernel's USB and file systems, a real udev, our unit as it is installed."""
+"""Sticks on a real machine: a real kernel's USB and file systems, a real udev, our unit as installed."""
 
 from __future__ import annotations
 
@@ -150,14 +150,15 @@ def test_other_file_systems(device: Device, small: Bundle, signer: Signer, tmp_p
     assert "/system.raucb" not in device.journal().partition("(ext4) is plugged in")[2]
 
 
-def test_sticks_that_lie_and_die(device: Device, small: Bundle, signer: Signer, tmp_path: Path) -> None:
+def test_sticks_that_lie_and_die(device: Device, signer: Signer, tmp_path: Path) -> None:
     """One that is smaller than it says, one with a place that cannot be read; the next one is fine."""
-    shorter = sticks.fat(tmp_path / "shorter.img", {"system.raucb": small.path}, megabytes=40)
+    bundle = noise_bundle(_folder(tmp_path, "bundle"), signer, "5", megabytes=8)
+    shorter, worn, good = (
+        sticks.fat(tmp_path / f"{name}.img", {"system.raucb": bundle.path}, megabytes=40)
+        for name in ("shorter", "worn", "good")
+    )
     os.truncate(shorter, 4 * MIB)
-    damaged = noise_bundle(_folder(tmp_path, "damaged"), signer, "5", megabytes=8)
-    worn = sticks.fat(tmp_path / "worn.img", {"system.raucb": damaged.path}, megabytes=40)
-    bad = sticks.sector_of(worn, damaged.path.read_bytes()[5 * MIB : 5 * MIB + 4096])
-    good = sticks.fat(tmp_path / "good.img", {"system.raucb": damaged.path}, megabytes=40)
+    bad = sticks.sector_of(worn, bundle.path.read_bytes()[5 * MIB : 5 * MIB + 4096])
     device.configure(RESULT_FILE)
     device.start()
 
@@ -176,7 +177,7 @@ def test_sticks_that_lie_and_die(device: Device, small: Bundle, signer: Signer, 
 
     device.guest.plug(good)
     device.wait_for_installed()
-    assert device.holds(damaged.image)
+    assert device.holds(bundle.image)
     assert device.run("systemctl show -P NRestarts updated").strip() == "0"
 
 

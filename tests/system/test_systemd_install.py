@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -31,7 +30,7 @@ def test_from_the_folder_to_the_confirmed_new_system(board: Board, small: Bundle
     board.wait_for_journal("confirmed:")
     board.wait_for_idle()
     assert board.show("StatusText").startswith("Running from rootfs.1")
-    assert _history(board) == ["confirmed", "installed"]
+    assert [line["code"] for line in board.history()] == ["confirmed", "installed"]
 
 
 def test_by_command_with_the_status_in_the_slot(board: Board, small: Bundle) -> None:
@@ -120,10 +119,6 @@ def _is_bad_and_the_next_install_works(board: Board, small: Bundle) -> None:
     board.wait_for_journal("installed: Installed to rootfs.1")
     assert board.grubenv()["ORDER"] == "B A"
     assert board.holds(small.image)
-
-
-def _history(board: Board) -> list[str]:
-    return [line["code"] for line in json.loads(board.run("updated history --output-format=json"))]
 
 
 def _size_of_filesystem(device: str) -> int:
