@@ -119,6 +119,21 @@ def test_resting_is_not_being_stuck(board: Board, server: Nginx, large: Bundle) 
     assert board.holds(large.image)
 
 
+def test_the_network_can_be_taken_away(board: Board, server: Nginx, small: Bundle) -> None:
+    """With the drop-in of docs/install.md; from files it installs as ever."""
+    url = serve(server, "small.raucb", small.path)
+    board.override("RestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX AF_NETLINK")
+    board.configure(system=DATA)
+    board.start()
+    board.wait_for_idle()
+    answer = board.run(f"updated install {url}", check=False)
+    print(answer)
+    assert "Address family not supported" in answer
+    assert server.sent() == 0
+    board.put(small.path, "/srv/drop/new.raucb")
+    board.wait_for_journal("installed: Installed to rootfs.1")
+
+
 def serve(server: Nginx, name: str, path: Path) -> str:
     target = server.files / name
     target.parent.mkdir(exist_ok=True)

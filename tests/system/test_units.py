@@ -12,7 +12,7 @@ import pytest
 from updated import __version__
 
 ROOT = Path(__file__).parents[2]
-MAX_EXPOSURE = 30  # tenths; systemd calls up to 4.9 OK, and a service without a sandbox 9.6
+MAX_EXPOSURE = 33  # tenths; systemd calls up to 4.9 OK, and a service without a sandbox 9.6
 
 
 def run(*command: str) -> str:
