@@ -55,6 +55,15 @@ def test_the_documented_format() -> None:
     assert choice.summary == "update candidate found: higher semantic version"
 
 
+def test_thousands_of_entries_are_not_thousands_of_reasons() -> None:
+    others = [{**ENTRY, "version": f"1.1-{'x' * 1000}{n}", "architectures": ["z80"]} for n in range(500)]
+    choice = choose(read_index(index_of(*others)), "stable", DEVICE, NOW)
+    assert len(choice.reasons) == 21
+    assert choice.reasons[-1] == "480 more versions are not for this device"
+    assert all(len(reason) < 300 for reason in choice.reasons)
+    assert chosen(*others, {**ENTRY, "version": "2"}) == "2"
+
+
 def test_what_is_not_known_is_ignored() -> None:
     body = index_of({**ENTRY, "colour": "red", "rollout": {"wave": 3}}, future={"a": [1]}, signed="no")
     assert choose(read_index(body), "stable", DEVICE, NOW).entry is not None

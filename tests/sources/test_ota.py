@@ -636,6 +636,22 @@ def test_a_disk_that_takes_nothing(bench: Bench, caplog: pytest.LogCaptureFixtur
     assert caplog.text.count("Failed to save") == 1
 
 
+def test_a_server_that_is_gone_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Until it says something else, or works again."""
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        bench.feed.says = [DOWN, DOWN, DOWN, SourceError("no answer"), NOTHING, NOTHING, DOWN]
+        async with bench.running() as source:
+            for _ in range(7):
+                await bench.next_look(source)
+            told = [line for line in caplog.messages if line.startswith("polling failed")]
+            assert [line.partition(": ")[2] for line in told] == ["no route", "no answer", "no route"]
+            assert caplog.text.count("polling works again: ") == 1
+
+    run(scenario())
+
+
 def test_alarms_and_reasons_are_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 

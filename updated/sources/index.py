@@ -26,7 +26,7 @@ from updated.core.version import Version, VersionError, parse
 from updated.errors import SourceError
 
 MAX_INDEX: Final = 1024 * 1024  # bytes; one of a hundred channels has 50 KB
-MAX_NAMES: Final = 20  # channels that an error names
+MAX_NAMES: Final = 20  # channels that an error names, reasons that are told
 MAX_TEXT: Final = 4096  # characters of one text
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ def read_index(body: bytes) -> Index:
     except RecursionError as error:
         raise _not_json("it is nested too deeply", body) from error
     except ValueError as error:  # also an integer of thousands of digits
-        raise _not_json(str(error), body) from error
+        raise _not_json(str(error).partition(";")[0], body) from error
     return _converted(document, Index, "")
 
 
@@ -129,9 +129,15 @@ def choose(index: Index, channel: str, device: DeviceFacts, now: datetime) -> Ch
         reason = _why_not(entry, device, now)
         if not reason:
             summary = DIFFERENT if _version(device.version) is None else HIGHER
-            return Choice(entry, tuple(reasons), summary)
-        reasons.append(f"Version {entry.version!r} is not for this device: {reason}")
-    return Choice(None, tuple(reasons), NO_CANDIDATE)
+            return Choice(entry, _some(reasons), summary)
+        reasons.append(f"Version {entry.version[:100]!r} is not for this device: {reason[:500]}")
+    return Choice(None, _some(reasons), NO_CANDIDATE)
+
+
+def _some(reasons: Sequence[str]) -> tuple[str, ...]:
+    """Each is a line of the log, and an index has room for thousands."""
+    more = len(reasons) - MAX_NAMES
+    return (*reasons[:MAX_NAMES], *((f"{more} more versions are not for this device",) if more > 0 else ()))
 
 
 def bundle_url(written: str, base: str) -> str:

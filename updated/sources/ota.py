@@ -237,6 +237,8 @@ class OtaSource:
             await self._found(found)
 
     async def _found(self, found: Finding) -> None:
+        if self._status.last_error:
+            log.info("polling works again: %s", without_secrets(self._feed.url))
         self._log(found)
         self._last, self._item = found, found.item
         memory, plan = self._memory.value, self._plan(schedule.after_success(self._timing))
@@ -246,7 +248,8 @@ class OtaSource:
 
     async def _missed(self, error: UpdatedError) -> None:
         """What was offered is not offered any more: it may have been withdrawn."""
-        log.warning("polling failed: %s", error.with_hint())
+        if str(error) != self._status.last_error:  # a server that is gone for days is told once
+            log.warning("polling failed: %s", error.with_hint())
         self._item = None
         memory, errors = self._memory.value, self._memory.value.errors + 1
         status, wait = _server_said(error)
