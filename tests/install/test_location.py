@@ -18,7 +18,7 @@ from blockbuster import blockbuster_ctx
 from tests.fakes.web import Fault, Server
 from updated.authoring import bundle as authoring
 from updated.bundle.trust import Keyring, KeyringPolicy
-from updated.core.link import LinkSettings
+from updated.core.link import LinkSettings, without_credentials
 from updated.core.model import Access, Expected, InstallArgs, Offer, Reader, Slot
 from updated.errors import (
     BundleError,
@@ -468,6 +468,25 @@ def test_an_index_does_not_lead_credentials_to_another_server(
                 headers = {name.lower() for name in server.requests[-1].headers}
                 assert ({"authorization", "x-device", "rauc-machine-id"} <= headers) == expected
                 assert ({"authorization", "x-device", "rauc-machine-id"} & headers != set()) == expected
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("source", "told"), [("request", True), ("ota", False)])
+def test_an_index_does_not_lead_netrc_to_a_server_that_proves_nothing(
+    bundles: Bundles, locations: Locations, tmp_path: Path, source: str, told: bool
+) -> None:
+    """Whoever changes an index on the way could name any host of the file, with http://."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login anna password hush\n")
+
+    async def scenario() -> None:
+        async with Server({"/b.raucb": bundles.verity}) as server:
+            link = replace(locations.link, netrc=str(netrc))
+            elsewhere = replace(locations, link=link, trusted="http://index.example/manifest.json")
+            await (await open_location(Offer(source, server.url("/b.raucb")), elsewhere)).close()
+            assert ("authorization" in server.requests[-1].headers) == told
+            assert without_credentials(link, "https://127.0.0.1/b.raucb").netrc == str(netrc)
 
     asyncio.run(scenario())
 

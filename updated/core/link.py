@@ -62,9 +62,13 @@ def retry_after(value: str, now: datetime) -> float | None:
     return max(0.0, (moment - now).total_seconds())
 
 
-def without_credentials(link: LinkSettings) -> LinkSettings:
-    """`link` for a server that shall not know who asks; a client's certificate tells no secret."""
-    return replace(link, headers=(), bearer="", bearer_file="", user="", password="", password_file="")
+def without_credentials(link: LinkSettings, url: str) -> LinkSettings:
+    """`link` for a server that shall not know who asks; a client's certificate tells no secret.
+
+    A netrc file names servers itself, but only TLS proves to be one of them.
+    """
+    bare = replace(link, headers=(), bearer="", bearer_file="", user="", password="", password_file="")
+    return bare if origin(url)[0] == "https" else replace(bare, netrc="")
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -93,7 +93,7 @@ async def open_location(
 
     link = locations.link
     if offer.source == "ota" and origin(offer.location) != origin(locations.trusted):
-        link, headers = without_credentials(link), {}
+        link, headers = without_credentials(link, offer.location), {}
     client = HttpClient(merge(link, offer.access))
     server = _Server(client, offer, locations, headers, spooling, peek)
     try:
