@@ -452,17 +452,22 @@ def test_no_way_back(bench: Bench) -> None:
         bench.put_signed(counter=5, issued="2026-06-01T12:00:00Z")
         await bench.look(bench.feed())
         assert bench.seen == Seen(True, 5, datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp())
-        for old in (
-            {"counter": 4, "issued": "2026-06-01T12:00:00Z"},
-            {"counter": 5, "issued": "2026-06-01T11:59:59Z"},
-            {"counter": 6},
-            {"issued": "2026-06-02T12:00:00Z"},
-            {},
-        ):
+        since = "2026-06-01T12:00:00+00:00"
+        olds: list[tuple[dict[str, Any], str]] = [
+            ({"counter": 4, "issued": "2026-06-01T12:00:00Z"}, "counter is 4, expected at least 5"),
+            (
+                {"counter": 5, "issued": "2026-06-01T11:59:59Z"},
+                f"issued is 2026-06-01T11:59:59+00:00, expected at least {since}",
+            ),
+            ({"counter": 6}, f"issued is not there, expected at least {since}"),
+            ({"issued": "2026-06-02T12:00:00Z"}, "counter is not there, expected at least 5"),
+            ({}, "counter is not there, expected at least 5"),
+        ]
+        for old, words in olds:
             bench.put_signed(**old)
             error = await bench.refusal(bench.feed())
             assert isinstance(error, SourceError)
-            assert str(error).startswith("the index is older than one that was here before: ")
+            assert str(error) == f"the index is older than one that was here before: {words}"
         bench.put_signed(counter=5, issued="2026-06-01T14:00:00+02:00")
         assert (await bench.look(bench.feed())).available, "the same again"
         bench.put_signed(counter=6, issued="2026-06-02T12:00:00Z")

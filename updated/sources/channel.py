@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
@@ -229,13 +229,21 @@ def _check_not_before(key: str, got: float | None, seen: float | None) -> None:
         return
     raise SourceError(
         f"the index is older than one that was here before: "
-        f"{key} is {_shown(got)}, expected at least {seen:.0f}",
+        f"{key} is {_shown(got)}, expected at least {_shown(seen)}",
         hint="A mirror may lag behind, or somebody shows an old index.",
     )
 
 
 def _shown(number: float | None) -> str:
-    return "not there" if number is None else f"{number:.0f}"
+    """A counter, or the time in seconds since 1970 that `issued` is."""
+    if number is None:
+        return "not there"
+    if isinstance(number, int):
+        return str(number)
+    try:
+        return datetime.fromtimestamp(number, UTC).isoformat()
+    except (OverflowError, ValueError, OSError):  # a damaged memory
+        return f"{number:.0f}"
 
 
 def _validators(answer: Answer) -> Mapping[str, str]:
