@@ -23,6 +23,7 @@ import ssl
 import struct
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -371,6 +372,7 @@ class _Listener:
         self._serve = serve
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str) -> int:
@@ -385,9 +387,13 @@ class _Listener:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.sleep(0)  # transports are closed by then
+        for transport in tuple(self._transports):
+            transport.abort()  # one that is closed may still wait for a client to take the rest
+        for _ in range(3):
+            await asyncio.sleep(0)  # transports, and those of TLS below them, are closed by then
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._transports.add(writer.transport)
         task = asyncio.get_running_loop().create_task(self._handle(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
