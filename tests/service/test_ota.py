@@ -247,7 +247,7 @@ def test_an_index_that_lies(made: Callable[..., Device], channel: Channel) -> No
     looks = channel.looks()
     time.sleep(1.5)  # 450 s of the service's time
     assert channel.looks() <= looks + 2
-    assert device.polled().status["recent-error-count"] >= len(LIES)
+    assert device.polled().status["recent-error-count"] >= 1
     channel.server.files.clear()
     channel.server.faults.clear()
     channel.publish("2.0.0")

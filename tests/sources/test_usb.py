@@ -301,13 +301,13 @@ def test_only_file_systems_that_are_wanted(
 # What is on it
 
 
-def test_only_complete_bundles_inside_the_stick(
+def test_only_bundles_inside_the_stick(
     udev: World, sticks: Sticks, content: Path, tmp_path: Path
 ) -> None:
     bundle = content / "update.raucb"
     for name in (".hidden.raucb", "._update.raucb", "a.txt"):
         shutil.copy(bundle, content / name)
-    (content / "half.raucb").write_bytes(bundle.read_bytes()[:-1])
+    (content / "half.raucb").write_bytes(bundle.read_bytes()[:-1])  # whoever copied it shall know
     (content / "folder.raucb").mkdir()
     (content / "outside.raucb").symlink_to("/etc/hostname")
     (content / "inside.raucb").symlink_to("update.raucb")
@@ -322,12 +322,12 @@ def test_only_complete_bundles_inside_the_stick(
 
     async def scenario() -> None:
         for folder, found in {
-            "": ["update.raucb"],
-            "updates/of": ["update.raucb", "updates/of/deep.raucb"],
-            "missing": ["update.raucb"],
-            "away": ["update.raucb"],
-            "away/of": ["update.raucb"],
-            "update.raucb": ["update.raucb"],
+            "": ["half.raucb", "update.raucb"],
+            "updates/of": ["half.raucb", "update.raucb", "updates/of/deep.raucb"],
+            "missing": ["half.raucb", "update.raucb"],
+            "away": ["half.raucb", "update.raucb"],
+            "away/of": ["half.raucb", "update.raucb"],
+            "update.raucb": ["half.raucb", "update.raucb"],
         }.items():
             async with scene(tmp_path, UsbOptions(tmp_path, folder=folder)) as it:
                 await it.first()
@@ -387,7 +387,7 @@ def test_a_broken_stick_is_said_once_and_stops_nobody(
             sticks.plug(good)
             await it.called()
             for _ in range(3):
-                assert [Path(item.location).name for item in await it.items()] == ["update.raucb"]
+                assert [Path(item.location).name for item in await it.items()] == ["half.raucb", "update.raucb"]
 
     udev.run(scenario)
     assert [

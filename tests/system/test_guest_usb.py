@@ -97,6 +97,7 @@ def test_what_lies_on_sticks(
     device.wait_for_unmounted()
     journal = device.journal()
     assert "strange.raucb is not installed: signature verification failed" in journal
+    assert "broken.raucb is not installed: Invalid bundle format" in journal
     assert "._system" not in journal
     assert "Cannot mount sda (vfat): Read-only file system (Its write protection is on" in journal
     assert device.history() == ["installed"]

@@ -9,6 +9,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -193,15 +194,27 @@ def _check_paths(config: AgentConfig) -> None:
         raise ConfigError("folder.move-to is folder.path itself, expected another folder")
     _check_usb(config)
     for key, url in (("ota.index", config.ota.index), ("http.proxy", http.proxy or None)):
-        if url is not None and not _URL.fullmatch(url):
+        if url is not None and not (_URL.fullmatch(url) and _host(url)):
             raise ConfigError(f"{key} is {url!r}, expected an URL with http:// or https://")
     for name, value in http.headers.items():
         if not _HEADER.fullmatch(name) or _CONTROL.search(value):
             raise ConfigError(f"http.headers: {name!r} is no header, expected a name and one line of text")
 
 
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _check_usb(config: AgentConfig) -> None:
     usb = config.usb
+    if not usb.file_systems:
+        raise ConfigError("usb.file-systems is empty, expected one or more of vfat, exfat, ext4, ntfs3")
+    for key, hook in (("start", usb.on_start), ("success", usb.on_success), ("failure", usb.on_failure)):
+        if hook and not hook[0]:
+            raise ConfigError(f"usb.on-{key} begins with an empty text, expected a program and its arguments")
     if usb.folder is not None and (
         not usb.folder or usb.folder.startswith("/") or "\0" in usb.folder or ".." in Path(usb.folder).parts
     ):

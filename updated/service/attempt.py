@@ -220,7 +220,7 @@ class Attempt:
         return str(self.error)
 
     def _savings(self) -> str:
-        if self._saved is None or self._reader is None:
+        if self._saved is None or self._reader is None or not (self._saved.seeds or self._reader.remote):
             return ""
         return (
             f" {self._saved.saved:.1%} of it was here already:"

@@ -37,8 +37,11 @@ def look(path: Path) -> Item | None:
     return Item(str(path), (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)) if info else None
 
 
-def examine(path: Path, *, dir_fd: int | None = None) -> os.stat_result | None:
-    """What `path` (below `dir_fd`) is, if it is a complete bundle with a good name.  Blocks."""
+def examine(path: Path, *, dir_fd: int | None = None, complete: bool = True) -> os.stat_result | None:
+    """What `path` (below `dir_fd`) is, if it is a bundle with a good name.  Blocks.
+
+    `complete`: and all of it seems to be there; somebody may be writing it just now.
+    """
     if path.name.startswith(".") or path.suffix != SUFFIX or not _is_text(path):
         return None
     try:
@@ -47,7 +50,8 @@ def examine(path: Path, *, dir_fd: int | None = None) -> os.stat_result | None:
         return None
     try:
         info = os.fstat(handle)
-        return info if stat.S_ISREG(info.st_mode) and _has_trailer(handle, info.st_size) else None
+        good = stat.S_ISREG(info.st_mode) and (not complete or _has_trailer(handle, info.st_size))
+        return info if good else None
     except OSError:
         return None
     finally:

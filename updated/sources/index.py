@@ -25,7 +25,7 @@ from updated.core.rollout import Rollout, why_not
 from updated.core.version import Version, VersionError, parse
 from updated.errors import SourceError
 
-MAX_INDEX: Final = 1024 * 1024  # bytes; one of a hundred channels has 50 KB
+MAX_INDEX: Final = 256 * 1024  # bytes; one of a hundred channels has 50 KB; hostile JSON swells
 MAX_NAMES: Final = 20  # channels that an error names, reasons that are told
 MAX_TEXT: Final = 4096  # characters of one text
 

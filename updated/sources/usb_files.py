@@ -20,8 +20,9 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 
 
 def bundles(root: Path, folder: str = "") -> list[tuple[str, os.stat_result]]:
-    """Complete bundles in the stick's root, then in its `folder`, by name: at most MAX_FILES.
+    """Bundles in the stick's root, then in its `folder`, by name: at most MAX_FILES.
 
+    Also those that are not complete: nobody writes to the stick any more, and whoever did shall know.
     Names are paths below `root`.  Raises OSError if the stick cannot be read at all.
     """
     with _open_folder(root) as handle:
@@ -49,7 +50,7 @@ def write_text(root: Path, name: str, text: str) -> None:
 def _bundles(folder: int) -> list[tuple[str, os.stat_result]]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in islice(entries, MAX_NAMES) if entry.name.endswith(SUFFIX))
-    found = ((name, examine(Path(name), dir_fd=folder)) for name in names)
+    found = ((name, examine(Path(name), dir_fd=folder, complete=False)) for name in names)
     return list(islice(((name, info) for name, info in found if info), MAX_FILES))
 
 
