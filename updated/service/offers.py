@@ -38,9 +38,9 @@ class PutOff:
     tries: int = 0  # installs that were begun; 0: it was only compared with others
     held: bool = False  # good, but policy says: not now
 
-    @property
-    def over(self) -> bool:
-        return time.monotonic() >= self.until
+    def over(self, now: float) -> bool:
+        """`now`: monotonic seconds."""
+        return now >= self.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,11 @@ class Offers:
         if not self.judged or self._chosen:
             return ""
         await self._forget_what_is_gone()
+        now = time.monotonic()  # the same for all, or a lower rank could be due a moment before a higher one
+        if any(put.held and put.over(now) for put in self._put_off.values()):
+            self._put_off = {key: put for key, put in self._put_off.items() if not put.held}
         for name, source in self._sources.items() if begin else ():
-            if await source.scan(self._is_put_off):
+            if await source.scan(lambda item: self._is_put_off(item, now)):
                 return name
         if not self._chosen:
             for source in self._sources.values():
@@ -198,9 +201,11 @@ class Offers:
                 if put.held:
                     self.held = None
 
-    def _is_put_off(self, item: Item) -> bool:
+    def _is_put_off(self, item: Item, now: float | None = None) -> bool:
+        """`now`: monotonic seconds, if it is not just now."""
         put = self._put_off.get(item.location)
-        return bool(put and put.item.identity == item.identity and not put.over)
+        now = time.monotonic() if now is None else now
+        return bool(put and put.item.identity == item.identity and not put.over(now))
 
 
 _NOTHING: Final = Item("", ())
