@@ -372,6 +372,7 @@ class _Listener:
         self._serve = serve
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._transports: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
         self._server: asyncio.Server | None = None
 
@@ -382,6 +383,10 @@ class _Listener:
 
     async def stop(self) -> None:
         assert self._server is not None
+        self._stopping = True
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await asyncio.sleep(0.01)  # what asyncio is about to accept it leaves open once the server is closed
         self._server.close()
         for task in self._tasks:
             task.cancel()
@@ -389,10 +394,13 @@ class _Listener:
             await asyncio.wait(self._tasks)
         for transport in tuple(self._transports):
             transport.abort()  # one that is closed may still wait for a client to take the rest
-        for _ in range(3):
-            await asyncio.sleep(0)  # transports, and those of TLS below them, are closed by then
+        # Who was accepted in the last moment is let go, too; transports below TLS take a few rounds.
+        await asyncio.sleep(0.01)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopping:
+            writer.transport.abort()
+            return
         self._transports.add(writer.transport)
         task = asyncio.get_running_loop().create_task(self._handle(reader, writer))
         self._tasks.add(task)
