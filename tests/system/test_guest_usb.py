@@ -165,13 +165,15 @@ def test_sticks_that_lie_and_die(device: Device, signer: Signer, tmp_path: Path)
 
     device.guest.plug(shorter)
     device.guest.wait_for("dmesg | grep 'updated: attempt to access beyond end of device'")
+    device.wait_for_journal("system.raucb is not installed: ")  # whoever brought it shall know
     device.wait_for_unmounted()
     device.guest.pull()
 
+    before = device.journal().count("trying again")
     device.guest.plug(worn, writable=True, bad_sector=bad)
     device.wait_for_journal("failed: Installation error")
     device.wait_for_unmounted()
-    assert device.journal().count("trying again") == 3
+    assert device.journal().count("trying again") - before == 3
     assert "The update FAILED." in sticks.text_on(worn, "updated.txt")
     assert "medium error" in sticks.text_on(worn, "updated.txt")
     device.guest.pull()
