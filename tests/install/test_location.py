@@ -18,7 +18,7 @@ from blockbuster import blockbuster_ctx
 from tests.fakes.web import Fault, Server
 from updated.authoring import bundle as authoring
 from updated.bundle.trust import Keyring, KeyringPolicy
-from updated.core.link import LinkSettings, without_credentials
+from updated.core.link import LinkSettings, is_url, without_credentials
 from updated.core.model import Access, Expected, InstallArgs, Offer, Reader, Slot
 from updated.errors import (
     BundleError,
@@ -29,7 +29,7 @@ from updated.errors import (
     SourceError,
     UpdatedError,
 )
-from updated.install.location import Located, Locations, Plain, Spooling, is_url, open_location
+from updated.install.location import Located, Locations, Plain, Spooling, open_location
 from updated.install.opened import OpenedBundle, open_bundle
 from updated.readers.http import shown
 from updated.slots.raw import open_slot

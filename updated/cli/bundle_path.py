@@ -6,7 +6,7 @@ import os
 from urllib.parse import unquote, urlsplit
 
 from updated.cli.parser import Arguments, UsageError
-from updated.core.link import header
+from updated.core.link import header, is_url
 from updated.core.model import Access
 from updated.errors import SourceError, UpdatedError
 
@@ -28,17 +28,12 @@ def bundle(arguments: Arguments) -> str:
     path = only_argument(arguments, "A bundle path or URL must be provided")
     if is_url(path):
         return path
-    if _scheme(path) == "file":
+    if path.lower().startswith("file://"):
         path = _from_uri(path)
     path = _absolute(path)
     if not os.path.exists(path):  # noqa: PTH110 - a text, not a Path
         raise SourceError(f"No such file: {path}")
     return path
-
-
-def is_url(location: str) -> bool:
-    """True: on a server."""
-    return _scheme(location) in ("http", "https")
 
 
 def access(arguments: Arguments) -> Access:
@@ -61,10 +56,6 @@ def access(arguments: Arguments) -> Access:
         tls_no_verify=arguments.flag("tls-no-verify"),
         headers=arguments.texts("http-header"),
     )
-
-
-def _scheme(location: str) -> str:
-    return location.partition("://")[0].lower() if "://" in location else ""
 
 
 def _absolute(path: str) -> str:

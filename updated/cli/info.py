@@ -18,10 +18,11 @@ from updated.bundle import tail
 from updated.bundle.manifest import Manifest
 from updated.bundle.plan import Range, run
 from updated.cli import render
-from updated.cli.bundle_path import access, bundle, is_url
+from updated.cli.bundle_path import access, bundle
 from updated.cli.formats import chosen_format, colors_wanted
 from updated.cli.parser import Arguments
 from updated.cli.render_info import FORMATS, info
+from updated.core.link import is_url
 from updated.errors import ConfigError, NotSupportedError
 from updated.readers.file import open_file
 

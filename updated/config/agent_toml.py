@@ -9,7 +9,6 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -18,7 +17,8 @@ from updated.bundle.keyfile import suggest
 from updated.config.agent_tables import AgentConfig as AgentConfig
 from updated.config.agent_tables import Table, Window
 from updated.config.system_conf import SystemConfig
-from updated.errors import ConfigError
+from updated.core.link import header, origin
+from updated.errors import ConfigError, UpdatedError
 
 DEFAULT_PATH = Path("/etc/updated/updated.toml")
 DEFAULT_DATA_DIRECTORY = Path("/var/lib/updated")
@@ -26,8 +26,6 @@ MAX_FILE_SIZE = 1024 * 1024  # bytes; as for system.conf
 
 _START = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _URL = re.compile(r"https?://[^\s/]+\S*", re.ASCII)
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, token
-_CONTROL = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 
 
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -194,18 +192,18 @@ def _check_paths(config: AgentConfig) -> None:
         raise ConfigError("folder.move-to is folder.path itself, expected another folder")
     _check_usb(config)
     for key, url in (("ota.index", config.ota.index), ("http.proxy", http.proxy or None)):
-        if url is not None and not (_URL.fullmatch(url) and _host(url)):
+        if url is not None and not (_URL.fullmatch(url) and origin(url)[1]):
             raise ConfigError(f"{key} is {url!r}, expected an URL with http:// or https://")
     for name, value in http.headers.items():
-        if not _HEADER.fullmatch(name) or _CONTROL.search(value):
+        if not _is_header(name, value):
             raise ConfigError(f"http.headers: {name!r} is no header, expected a name and one line of text")
 
 
-def _host(url: str) -> str:
+def _is_header(name: str, value: str) -> bool:
     try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+        return header(f"{name}: {value}")[0] == name
+    except UpdatedError:
+        return False
 
 
 def _check_usb(config: AgentConfig) -> None:

@@ -71,6 +71,12 @@ def without_credentials(link: LinkSettings, url: str) -> LinkSettings:
     return bare if origin(url)[0] == "https" else replace(bare, netrc="")
 
 
+def is_url(location: str) -> bool:
+    """Is it on a server?  All else is a path, as with RAUC."""
+    scheme, found, _ = location.partition("://")
+    return bool(found) and scheme.lower() in ("http", "https")
+
+
 def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port (RFC 6454); three times nothing for what is none."""
     try:
@@ -83,7 +89,7 @@ def origin(url: str) -> tuple[str, str, int]:
 
 def without_secrets(url: str) -> str:
     """`url` for messages: without user, password, query and fragment.  A path stays what it is."""
-    if not url.lower().startswith(("http://", "https://")):
+    if not is_url(url):
         return url
     try:
         parts = urlsplit(url)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from updated.core.link import LinkSettings, origin, without_credentials
+from updated.core.link import LinkSettings, is_url, origin, without_credentials
 from updated.core.model import Offer, Reader
 from updated.errors import NotSupportedError, Refused, SourceError, UpdatedError
 from updated.finish import to_its_end
@@ -64,12 +64,6 @@ class Spooling:
     on_progress: Callable[[], None] = lambda: None
     on_bytes: Callable[[int, int], None] = lambda _there, _size: None
     rest: Callable[[], Awaitable[None]] = no_rest
-
-
-def is_url(location: str) -> bool:
-    """Is it on a server?  All else is a path, as with RAUC."""
-    found = _SCHEME.match(location)
-    return found is not None and found[1].lower() in ("http", "https")
 
 
 async def open_location(

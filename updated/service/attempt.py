@@ -10,6 +10,7 @@ from typing import Final
 
 from updated.api.port import Transaction
 from updated.core import states
+from updated.core.link import is_url
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts, check, check_expected
 from updated.core.progress import ROOT_WEIGHT, Progress
@@ -25,7 +26,6 @@ from updated.install.installer import (
     reached_before,
     refuse_what_only_rauc_can,
 )
-from updated.install.location import is_url
 from updated.install.opened import OpenedBundle
 from updated.readers.http_errors import shown
 from updated.service.announce import Announcer

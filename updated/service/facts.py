@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from updated.config.agent_toml import AgentConfig
 from updated.core.gate import Subject
+from updated.core.link import is_url
 from updated.core.policy import PolicyFacts
 from updated.core.states import Update
 from updated.install.device import Device
-from updated.install.location import is_url
 from updated.service.choice import Chosen
 from updated.store import Store
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from updated.core.gate import Hold
-from updated.core.link import without_secrets
+from updated.core.link import is_url, without_secrets
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts
 from updated.core.source import Item, Source
-from updated.install.location import is_url
 from updated.service.choice import Chosen, Peek, choose
 
 log = logging.getLogger(__name__)
@@ -43,21 +42,12 @@ class PutOff:
         return now >= self.until
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The best bundle of a source, and why it waits."""
-
-    source: str
-    version: str
-    hold: Hold
-
-
 class Offers:
     """All automatic sources, the highest rank first.  Belongs to the event loop."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.judged = False  # automatic sources wait until the running system is known to be healthy
-        self.held: Held | None = None
+        self.held: Hold | None = None  # why the best bundle of a source waits
         self._sources = {source.name: source for source in sources}
         self._last_held: tuple[Chosen, Hold] | None = None  # also after `release`
         self._chosen: tuple[str, Item] | None = None  # what is being tried
@@ -87,7 +77,7 @@ class Offers:
         await self._forget_what_is_gone()
         now = time.monotonic()  # the same for all, or a lower rank could be due a moment before a higher one
         if any(put.held and put.over(now) for put in self._put_off.values()):
-            self._put_off = {key: put for key, put in self._put_off.items() if not put.held}
+            self._forget_held()
         for name, source in self._sources.items() if begin else ():
             if await source.scan(lambda item: self._is_put_off(item, now)):
                 return name
@@ -113,7 +103,7 @@ class Offers:
 
     def release(self) -> None:
         """What waits for policy may have its turn now."""
-        self._put_off = {key: put for key, put in self._put_off.items() if not put.held}
+        self._forget_held()
         self.held = None
 
     async def choose(self, name: str, facts: PolicyFacts, peek: Peek) -> Chosen | None:
@@ -148,11 +138,10 @@ class Offers:
 
     def hold(self, name: str, chosen: Chosen, hold: Hold) -> None:
         """Policy does not want `chosen` now."""
-        version = (chosen.manifest.version if chosen.manifest else "") or chosen.item.expected.version
         last = self._last_held
         if last is None or (last[0].item, last[1].text) != (chosen.item, hold.text):
             log.info("%s (%s)", hold.text, without_secrets(chosen.item.location))
-        self.held, self._last_held = Held(name, version, hold), (chosen, hold)
+        self.held, self._last_held = hold, (chosen, hold)
         until = NEVER if hold.delay is None else time.monotonic() + hold.delay
         self._put(PutOff(name, chosen.item, hold.text, until, held=True))
 
@@ -184,6 +173,9 @@ class Offers:
         source = self._sources.get(name)
         if source is not None:
             await source.ended(item, outcome, again=retry_after is not None)
+
+    def _forget_held(self) -> None:
+        self._put_off = {key: put for key, put in self._put_off.items() if not put.held}
 
     def _tries_of(self, item: Item) -> int:
         put = self._put_off.get(item.location)

@@ -396,7 +396,7 @@ class Runner:
         """Why what is known to be there does not begin."""
         if isinstance(self.state, states.RebootPending):
             return self._reboot_hold
-        return self.offers.held.hold if self.offers.held and not self.busy else None
+        return None if self.busy else self.offers.held
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -22,11 +22,7 @@ from updated.install.keyring import load_keyring
 from updated.service.setting import Setting, criteria_of
 from updated.sources.folder import AutoinstallSource, FolderSource
 
-MEDIA: Final = (
-    "/media/",
-    "/run/media/",
-    "/mnt/",
-)  # where others mount sticks (Filesystem Hierarchy Standard)
+MEDIA: Final = ("/media/", "/run/media/", "/mnt/")  # where others mount sticks
 
 
 async def make_sources(
@@ -93,9 +89,10 @@ async def _ota(setting: Setting, may_poll: Callable[[], str], warn: Warn) -> Sou
             "ota.index of updated.toml and url in [polling] of system.conf exclude each other",
             hint="Take one of them out.",
         )
+    machine = await asyncio.to_thread(identity.machine_id)
     feed: Feed
     if config.ota.index is not None:
-        feed = _channel_feed(setting, config.ota.index)
+        feed = _channel_feed(setting, config.ota.index, machine)
         timing = Timing(config.ota.interval, config.ota.max_interval)
         inhibit_files: tuple[str, ...] = ()
     else:
@@ -106,7 +103,6 @@ async def _ota(setting: Setting, may_poll: Callable[[], str], warn: Warn) -> Sou
     memory = await asyncio.to_thread(
         Document, setting.locations.data_directory / "ota.json", OtaMemory, OtaMemory(), warn
     )
-    machine = await asyncio.to_thread(identity.machine_id)
     return OtaSource(
         feed,
         timing,
@@ -118,12 +114,12 @@ async def _ota(setting: Setting, may_poll: Callable[[], str], warn: Warn) -> Sou
     )
 
 
-def _channel_feed(setting: Setting, url: str) -> Feed:
+def _channel_feed(setting: Setting, url: str, machine: str) -> Feed:
     from updated.sources.channel import ChannelFeed
     from updated.sources.index import DeviceFacts
 
     device, ota = setting.device, setting.config.ota
-    machine, architecture = identity.machine_id(), identity.architecture()
+    architecture = identity.architecture()
 
     def facts() -> DeviceFacts:
         return DeviceFacts(device.config.system.compatible, device.running_version, machine, architecture)
