@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from updated.core import states
-from updated.core.model import Outcome
+from updated.core.model import Outcome, Quarantined
 from updated.document import MAX_FILE
 from updated.errors import DeviceError
-from updated.store import MAX_HISTORY, MAX_QUARANTINE, MAX_TEXT, Quarantined, Store
+from updated.store import MAX_HISTORY, MAX_QUARANTINE, MAX_TEXT, Store
 
 UPDATE = states.Update("t-1", "folder", "/drop/x.raucb", "h1", "2.0.0", "rootfs.1", "Test")
 LINE = Outcome(

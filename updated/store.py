@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from updated.core.model import Outcome
+from updated.core.model import Outcome, Quarantined
 from updated.core.states import Idle, Install, RebootPending, Saved, Update
 from updated.core.version import parse as parse_version
 from updated.document import Document, Warn
@@ -19,17 +19,6 @@ from updated.errors import UpdatedError
 MAX_HISTORY: Final = 200  # lines; a device that updates weekly keeps four years
 MAX_QUARANTINE: Final = 200  # bundles; the oldest is forgotten first
 MAX_TEXT: Final = 1000  # characters of one text kept
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A bundle that automatic sources must not try again."""
-
-    manifest_hash: str
-    version: str
-    reason: str
-    time: str  # %Y-%m-%dT%H:%M:%SZ
-    boot_id: str
 
 
 @dataclass(frozen=True, slots=True)

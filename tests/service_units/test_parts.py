@@ -14,7 +14,7 @@ import pytest
 
 from updated.api.port import Transaction
 from updated.core import states
-from updated.core.model import Offer, Outcome, Transfer
+from updated.core.model import Offer, Outcome, Quarantined, Transfer
 from updated.core.policy import PolicyFacts
 from updated.core.source import Source
 from updated.errors import SourceError
@@ -28,7 +28,7 @@ from updated.service.offers import Offers
 from updated.service.setting import make_setting
 from updated.service.watched import Pace
 from updated.sources.folder import AutoinstallSource, FolderSource, look
-from updated.store import Quarantined, Store
+from updated.store import Store
 
 FOLDER, AUTOINSTALL = FolderSource.name, AutoinstallSource.name
 U = states.Update("t-1", "folder", "/drop/x.raucb", "h1", "2.0.0", "rootfs.1", "Test")

@@ -8,8 +8,10 @@ from typing import Protocol, runtime_checkable
 
 from updated.bundle.manifest import Manifest
 from updated.core.gate import Hold, Stage
+from updated.core.health import Judgement
 from updated.core.model import Access, Listener, Offer, Transfer
 from updated.core.model import Outcome as Outcome
+from updated.core.model import Quarantined as Quarantined
 from updated.core.model import SlotReport as SlotReport
 from updated.core.polling import PollStatus
 
@@ -54,6 +56,7 @@ class Snapshot:
     last: Outcome | None
     paused: bool = False  # somebody has stopped the stream for a while
     hold: Hold | None = None  # why something that is known to be there does not begin
+    health: Judgement | None = None  # of this boot; None: there is no group to judge
     floor: str = ""  # nothing below this version is installed; "": any version may be
 
 
@@ -171,4 +174,30 @@ class Agent(Protocol):
 
     def history(self, limit: int) -> Sequence[Outcome]:
         """The newest first."""
+        ...
+
+    def heartbeat(self, application: str) -> None:
+        """An application says that it is well.  Raises Refused if no check of that name is configured."""
+        ...
+
+    def judgements(self) -> Sequence[Judgement]:
+        """How healthy the last boots were, the newest first."""
+        ...
+
+    def quarantine(self) -> Sequence[Quarantined]:
+        """What automatic sources must not try again, the newest first."""
+        ...
+
+    async def lift(self, manifest_hash: str) -> int:
+        """A person allows it again; "" is all of it.  Returns how many that were.
+
+        Raises Refused if there is no such bundle, DeviceError.
+        """
+        ...
+
+    async def reboot(self) -> None:
+        """Start what starts next, now, in the way that it needs.
+
+        Raises Refused if nothing is waiting for a reboot, or something is being installed.
+        """
         ...

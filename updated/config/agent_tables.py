@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from updated.config.check_tables import AnyCheck
+
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 FileSystem = Literal["vfat", "exfat", "ext4", "ntfs3"]
 
@@ -107,21 +109,39 @@ class Consent(Table, frozen=True):
 
 
 class Confirm(Table, frozen=True):
-    """`[confirm]`: when a new system is good."""
+    """`[confirm]`: when a system is good, and what becomes of one that is not."""
 
     stable_for: float = 10.0
     """Seconds without a failing check before the system is good: a service that crashes at start does it
     within seconds, and systemd's default restart burst is over after 10 s."""
     deadline: float = 300.0
-    """Seconds after the start of the agent until an unconfirmed system is given up: longer than the slowest
+    """Seconds after the agent's first start in a boot until a new system is given up: longer than the slowest
     start seen in the field (under 3 minutes until marked good), short enough for a person to wait."""
+    checks: tuple[AnyCheck, ...] = ()  # all that are required must hold, beside the agent's own pings
+    fallback: Literal["reboot", "manual"] = "reboot"
+    """What follows when a new system is given up: a device that nobody can reach has to go back by itself.
+    manual: it is marked bad, and whatever reboots next leads back."""
 
 
 class Reboot(Table, frozen=True):
     """`[reboot]`: how the new system gets started."""
 
     when: Literal["manual", "immediately"] = "manual"  # manual: RAUC's behaviour
-    command: tuple[str, ...] = ("systemctl", "reboot")  # shuts services down in order
+    command: tuple[str, ...] = ()  # unset: logind is asked, and without it `systemctl reboot`
+    delay: float = 0.0  # seconds between the announcement and the reboot
+    message: str = "The system restarts into its update."  # what people at terminals are told; "": nothing
+    escalate_after: float = 300.0
+    """Seconds until a reboot that did not come is asked for harder: longer than systemd lets services stop
+    (90 s, one after the other); three steps, the last without stopping anything."""
+
+
+class Hooks(Table, frozen=True):
+    """`[hooks]`: programs of the device's own, with arguments.  A power cut may make them run twice."""
+
+    on_installed: tuple[str, ...] = ()  # in the old system, before the reboot, which waits for it
+    on_confirmed: tuple[str, ...] = ()  # in the new system, once it is good
+    on_fallback: tuple[str, ...] = ()  # in the old system, once it runs again
+    timeout: float = 300.0  # seconds until one of them is killed with all that it started
 
 
 class Install(Table, frozen=True):
@@ -155,4 +175,5 @@ class AgentConfig(Table, frozen=True):
     consent: Consent = Consent()
     confirm: Confirm = Confirm()
     reboot: Reboot = Reboot()
+    hooks: Hooks = Hooks()
     install: Install = Install()

@@ -16,6 +16,7 @@ import msgspec
 from updated.bundle.keyfile import suggest
 from updated.config.agent_tables import AgentConfig as AgentConfig
 from updated.config.agent_tables import Table, Window
+from updated.config.check_tables import check_checks
 from updated.config.system_conf import SystemConfig
 from updated.core.link import header, origin
 from updated.errors import ConfigError, UpdatedError
@@ -31,6 +32,9 @@ _URL = re.compile(r"https?://[^\s/]+\S*", re.ASCII)
 RANGES: dict[str, tuple[float, float, str]] = {
     "confirm.stable-for": (0, 86400, "s"),
     "confirm.deadline": (1, 86400, "s"),
+    "reboot.delay": (0, 86400, "s"),
+    "reboot.escalate-after": (10, 86400, "s"),
+    "hooks.timeout": (1, 86400, "s"),
     "install.stall-timeout": (1, 86400, "s"),
     "install.workers": (0, 64, "threads"),
     "install.min-saved": (0, 1, "(a part of the whole)"),
@@ -119,6 +123,8 @@ def _check_ranges(config: AgentConfig) -> None:
         if not low <= value <= high:
             raise ConfigError(f"{key} is {value:g}, expected {low:g} to {high:g} {unit}")
     _check_pairs(config)
+    check_checks(config.confirm.checks, config.confirm.deadline)
+    _check_programs(config)
     for key, windows in (
         ("policy.install-windows", config.policy.install_windows),
         ("policy.reboot-windows", config.policy.reboot_windows),
@@ -140,8 +146,6 @@ def _check_pairs(config: AgentConfig) -> None:
             f"ota.max-interval is {config.ota.max_interval:g} s, "
             f"expected at least ota.interval ({config.ota.interval:g} s)"
         )
-    if not config.reboot.command or not config.reboot.command[0]:
-        raise ConfigError("reboot.command is empty, expected a program and its arguments")
     if (config.http.user is None) != (config.http.password_file is None):
         raise ConfigError("http.user and http.password-file need each other")
     if config.http.user is not None and config.http.bearer_token_file is not None:
@@ -210,9 +214,6 @@ def _check_usb(config: AgentConfig) -> None:
     usb = config.usb
     if not usb.file_systems:
         raise ConfigError("usb.file-systems is empty, expected one or more of vfat, exfat, ext4, ntfs3")
-    for key, hook in (("start", usb.on_start), ("success", usb.on_success), ("failure", usb.on_failure)):
-        if hook and not hook[0]:
-            raise ConfigError(f"usb.on-{key} begins with an empty text, expected a program and its arguments")
     if usb.folder is not None and (
         not usb.folder or usb.folder.startswith("/") or "\0" in usb.folder or ".." in Path(usb.folder).parts
     ):
@@ -220,3 +221,20 @@ def _check_usb(config: AgentConfig) -> None:
     for key, name in (("usb.result-file", usb.result_file), ("usb.led", usb.led)):
         if name is not None and (name in ("", ".", "..") or "/" in name or "\0" in name):
             raise ConfigError(f"{key} is {name!r}, expected a name without a path")
+
+
+def _check_programs(config: AgentConfig) -> None:
+    programs = {
+        "usb.on-start": config.usb.on_start,
+        "usb.on-success": config.usb.on_success,
+        "usb.on-failure": config.usb.on_failure,
+        "hooks.on-installed": config.hooks.on_installed,
+        "hooks.on-confirmed": config.hooks.on_confirmed,
+        "hooks.on-fallback": config.hooks.on_fallback,
+        "reboot.command": config.reboot.command,
+    }
+    for key, words in programs.items():
+        if words and not words[0]:
+            raise ConfigError(f"{key} begins with an empty text, expected a program and its arguments")
+        if any("\0" in word for word in words):
+            raise ConfigError(f"{key} has a word with a NUL byte, expected text")

@@ -134,9 +134,22 @@ class Outcome:
     version: str  # "" if the manifest was never verified, and so the next two
     manifest_hash: str
     target: str  # root slot of the target group
-    code: str  # installed confirmed failed refused cancelled fallback rollback
+    code: str  # installed confirmed failed refused cancelled fallback rollback hook
     text: str  # for a person
     time: str  # %Y-%m-%dT%H:%M:%SZ
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A bundle that automatic sources must not try again."""
+
+    manifest_hash: str
+    version: str
+    reason: str
+    time: str  # %Y-%m-%dT%H:%M:%SZ
+    boot_id: str  # of the boot in which it was condemned
+    failed_boots: tuple[str, ...] = ()  # ids of the boots in which it ran, or tried to
+    journal: tuple[str, ...] = ()  # the last lines of the last of them, where they were readable
 
 
 class Reader(Protocol):

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable
 
 from updated.core import states
-from updated.core.model import Outcome
+from updated.core.model import Outcome, Quarantined
 from updated.errors import UpdatedError
 from updated.host.clock import timestamp
 from updated.service.announce import Announcer
 from updated.service.details import outcome_of
-from updated.store import Quarantined, Store
+from updated.store import Store
 
 log = logging.getLogger(__name__)
 

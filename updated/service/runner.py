@@ -376,7 +376,7 @@ class Runner:
         await self.give_up()  # the other group is the only one left
         self._show(f"Rolled back: the next start is from {other}.")
         if self.config.reboot.when == "immediately":
-            self._spawn(self._reboot(self.config.reboot.command))
+            self._spawn(self._reboot(self.config.reboot.command or ("systemctl", "reboot")))
 
     # Small things
 

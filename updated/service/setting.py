@@ -46,7 +46,7 @@ class Setting:
         """What reboots after `update` was installed; () if nobody wants that."""
         polling = self.device.config.polling
         if self.config.reboot.when == "immediately":
-            return self.config.reboot.command
+            return self.config.reboot.command or ("systemctl", "reboot")
         if polling.url is None or update.source != "ota":
             return ()
         if wants_reboot(criteria_of(self.device), succeeded=True, updated_slots=True):
