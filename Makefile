@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 # What a device or a build host needs, then what only the tests need.
 DEMO_PACKAGES := squashfs-tools e2fsprogs dbus
-TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dosfstools mtools openssl mount \
+TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dt-utils efibootmgr dosfstools mtools openssl mount \
 	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev udev iproute2 nginx-light
 E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap qemu-system-x86 qemu-utils cpio fdisk exfatprogs ntfs-3g
 BENCH_PACKAGES := $(TEST_PACKAGES) curl
@@ -99,6 +99,7 @@ install-units:
 	sed 's|/usr/bin/|$(PREFIX)/bin/|' units/updated.service >$(DESTDIR)$(UNIT_DIR)/updated.service
 	install -D -m 644 units/updated.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/updated.conf
 	install -D -m 644 units/updated.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/updated.conf
+	install -D -m 644 units/updated.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog/updated.catalog
 	install -D -m 644 -t $(DESTDIR)$(DBUS_DIR)/system.d $(BUS_NAMES:%=units/%.conf)
 	install -D -m 644 -t $(DESTDIR)$(DBUS_DIR)/system-services $(BUS_NAMES:%=units/%.service)
 

@@ -26,6 +26,7 @@ ROWS: dict[str, float] = {
             "updated.boot",
             "updated.health",
             "updated.host",
+            "updated.event_log",
             "updated.store",
             "updated.config",
         ),

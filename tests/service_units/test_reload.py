@@ -10,6 +10,7 @@ import pytest
 from updated.core import states
 from updated.core.model import Offer
 from updated.host.systemd import Notifier
+from updated.service.journal import Events
 from updated.service.main import Service
 from updated.service.options import ServiceOptions
 
@@ -26,7 +27,9 @@ def options(site: Any) -> ServiceOptions:
 
 
 def service_on(site: Any, running: Any) -> Service:
-    return Service(options(site), running.runner, running.agent, running.watchdog, Notifier({}))
+    return Service(
+        options(site), running.runner, running.agent, running.watchdog, Notifier({}), journal=Events()
+    )
 
 
 def test_a_request_while_the_configuration_is_read(site: Any) -> None:

@@ -14,7 +14,7 @@ from updated.errors import ConfigError
 
 LogFormat = Literal["readable", "short", "json", "json-pretty"]
 LOG_FORMATS: tuple[LogFormat, ...] = ("readable", "short", "json", "json-pretty")
-LOG_EVENTS = ("all", "boot", "mark", "install", "service", "write-slot")
+LOG_EVENTS = ("all", "boot", "mark", "install", "service", "writeslot")
 REPO_TYPES = ("files", "trees", "composefs")
 MAX_FILES = 1000
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Final
 
 from updated.boot.base import make_bootloader
+from updated.boot.efi import EfiLoader
 from updated.config.system_conf import SystemConfig
+from updated.core import events
 from updated.core.model import Bootloader, BootStatus, Slot, SlotReport, SlotState, SlotStatus, slot_groups
 from updated.core.states import Facts
 from updated.core.target import find_booted, resolve_identifier, slot_states
 from updated.devices import find_mountpoint, identities
 from updated.errors import DeviceError, Refused, UpdatedError
 from updated.host import clock, identity, proc
+from updated.host.journal import tell
 from updated.slots import status as slot_status
 from updated.slots.status_store import CentralStore, PerSlotStore, StatusStore
 
@@ -109,7 +112,27 @@ class Device:
             return
         # Also what counts as good: for U-Boot that is a group with any attempts left.
         await self.bootloader.set_state(bootname, good)
-        log.info("marked %s as %s", group, "good" if good else "bad")
+        mark = events.marked_good if good else events.marked_bad
+        event = mark(group, bootname, by="updated")
+        log.info("marked %s as %s", group, "good" if good else "bad", extra={"event": event})
+
+    async def prevent_late_fallback(self) -> None:
+        """prevent-late-fallback=true: once what runs is good, no other slot of its class is started any more.
+
+        To be called after the booted group was marked good.  Not while another one is to start next: that is
+        an update which waits for its reboot.  What is bad already is not written.  Locked counters are the
+        bootloader's own business.  Raises DeviceError.
+        """
+        booted = self._groups[self.booted_group][0] if self.booted_group else None
+        if self.config.system.prevent_late_fallback != "mark-bad" or booted is None or not booted.bootname:
+            return
+        if await self.bootloader.get_primary() != booted.bootname:
+            return
+        for root in [group[0] for group in self._groups.values()]:
+            if root is booted or root.slot_class != booted.slot_class or not root.bootname:
+                continue
+            if await self.bootloader.get_state(root.bootname):
+                await self.mark_group(root.name, good=False)
 
     async def other_bootable_group(self, group: str) -> str:
         """Another group that the bootloader would start; "" if there is none."""
@@ -182,20 +205,24 @@ class Device:
         assert slot.bootname is not None  # resolve_identifier sees to it
         try:
             if state == "active":
-                await self.activate(slot)
-            else:
-                await self.bootloader.set_state(slot.bootname, state == "good")
+                await self.activate(slot, by="request")
+                return
+            await self.bootloader.set_state(slot.bootname, state == "good")
         except UpdatedError as error:
             what = f"failed to activate slot {slot.name}: "
             if state != "active":
                 what = f"Failed marking slot {slot.name} as {state}:  "
             raise DeviceError(f"{what}{error}", hint=error.hint) from error
+        mark = events.marked_good if state == "good" else events.marked_bad
+        tell(log, mark(slot.name, slot.bootname, by="request"))
 
-    async def activate(self, slot: Slot) -> None:
-        """Make a bootable slot primary, and note it.  Raises DeviceError."""
+    async def activate(self, slot: Slot, *, by: str) -> None:
+        """Make a bootable slot primary, and note it.  `by`: who wants it.  Raises DeviceError."""
         assert slot.bootname is not None
         await self.bootloader.set_primary(slot.bootname)
-        log.info("marked %s as active", slot.name)
+        held = self.status_of(slot).bundle_hash or ""
+        event = events.marked_active(slot.name, slot.bootname, bundle_hash=held, by=by)
+        log.info("marked %s as active", slot.name, extra={"event": event})
         try:
             await self.save_status(slot, slot_status.activated(self.status_of(slot), now=clock.now()))
         except DeviceError as error:
@@ -281,6 +308,15 @@ def _bootloader(config: SystemConfig) -> Bootloader:
         attempts=system.boot_attempts,
         attempts_primary=system.boot_attempts_primary,
         custom_backend=str(backend) if backend else None,
+        statename=system.barebox_statename,
+        dtbpath=system.barebox_dtbpath,
+        lock_counter=system.prevent_late_fallback == "lock-counter",
+        use_bootnext=system.efi_use_bootnext,
+        efi_loaders={
+            slot.bootname: EfiLoader(slot.device, slot.efi_loader, slot.efi_cmdline or "")
+            for slot in config.slots
+            if slot.bootname and slot.efi_loader
+        },
     )
 
 

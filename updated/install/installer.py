@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from updated.bundle.manifest import Image, Manifest
+from updated.core import events
 from updated.core.model import Slot, SlotStatus
 from updated.core.progress import Progress
 from updated.core.target import (
@@ -24,6 +25,7 @@ from updated.core.target import (
 from updated.errors import DeviceError, NotSupportedError, Refused, SourceError, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
 from updated.host import clock
+from updated.host.journal import tell
 from updated.install.adaptive import Adaptive, Saving, open_adaptive
 from updated.install.adaptive_parts import Stats
 from updated.install.checkpoint import Checkpoints, open_checkpoints
@@ -178,6 +180,7 @@ async def _install(writing: _Writing) -> None:
                 f"Failed marking slot {bootable.name} non-bootable: ",
                 device.bootloader.set_state(bootable.bootname, False),
             )
+            tell(log, events.marked_bad(bootable.name, bootable.bootname, by="install"))
         for image, slot in plan.pairs:
             await writing.update_slot(image, slot)
         await writing.prove()
@@ -192,7 +195,7 @@ async def _activate(device: Device, bootable: Slot) -> None:
     """Make `bootable` primary.  What failed may have been done all the same: then it is taken back."""
     try:
         what = f"Failed marking slot {bootable.name} bootable (active/primary): "
-        await _named(what, device.activate(bootable))
+        await _named(what, device.activate(bootable, by="install"))
     except UpdatedError:
         try:
             await device.mark_group(bootable.name, good=False)
@@ -254,6 +257,11 @@ class _Writing:
         for log in self.checkpoints.values():  # only now: a later image may yet be interrupted
             await log.clear()
 
+    @property
+    def _hash(self) -> str:
+        """Of the manifest; "" while it is not proven."""
+        return self.plan.manifest.hash if self.opened.proven else ""
+
     async def give_up(self, *, distrust: bool) -> None:
         """`distrust`: perhaps it was a hash index that was wrong."""
         for adaptive in self.adaptive.values():
@@ -285,6 +293,7 @@ class _Writing:
         self.done += image.size
 
     async def _copy(self, image: Image, slot: Slot, before: SlotStatus) -> None:
+        tell(log, events.slot_write_started(slot.name, transaction=self.transaction, bundle_hash=self._hash))
         try:
             await self._write(image, slot)
             if self.opened.proven:
@@ -304,6 +313,7 @@ class _Writing:
     async def _keep(self, slot: Slot, before: SlotStatus, image: Image) -> None:
         """The slot holds the image now."""
         await self._save_end(slot, before, image, "ok")
+        tell(log, events.slot_written(slot.name, transaction=self.transaction, bundle_hash=self._hash))
         adaptive = self.adaptive.pop(slot.name, None)
         if adaptive is not None:
             await adaptive.keep()

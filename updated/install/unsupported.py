@@ -15,16 +15,10 @@ def unsupported(config: SystemConfig) -> Iterator[str]:
         yield f"reboot-criteria={criterion} in [polling] has no effect"
     if config.casync.storepath or config.casync.use_desync:
         yield "[casync] is not supported yet: bundles that need it are refused"
-    for log in config.logs:
-        yield f"[log.{log.name}] is not supported yet: events go to the journal only"
     for repo in config.artifacts:
         yield f"[artifacts.{repo.name}] is not supported yet: bundles with artifacts are refused"
-    if system.prevent_late_fallback != "no":
-        yield "prevent-late-fallback is not supported yet: the other slots stay bootable"
     if system.perform_pre_check:
         yield "perform-pre-check has no effect: every block is checked before it is used"
     handlers = config.handlers
     if handlers.system_info or handlers.pre_install or handlers.post_install:
         yield "system-info, pre-install and post-install handlers are not supported yet: installs are refused"
-    if system.bootloader in ("barebox", "efi"):
-        yield f"bootloader={system.bootloader} is not supported yet: installs are refused"

@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from typing import Final
 
 from updated.api.port import Transaction
-from updated.core import states
+from updated.core import events, states
 from updated.core.link import is_url
 from updated.core.model import Offer, Outcome
 from updated.core.policy import PolicyFacts, check, check_expected
 from updated.core.progress import ROOT_WEIGHT, Progress
 from updated.errors import BundleError, Cancelled, DeviceError, Refused, SourceError, UpdatedError
 from updated.host import clock
+from updated.host.journal import tell
 from updated.install.adaptive_parts import Stats
 from updated.install.installer import (
     InstallPlan,
@@ -79,6 +80,8 @@ class Attempt:
 
     async def start(self) -> states.Event:
         self._announce.last_error("")
+        source = self.offer.source
+        tell(log, events.install_started(self.transaction, source=source, location=self._place))
         self._installing.enter_context(self._progress.step("Installing", units=ROOT_WEIGHT))
         with self._progress.step("Determining slot states"):
             self._device.states()

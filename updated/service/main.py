@@ -7,7 +7,6 @@ import contextlib
 import faulthandler
 import logging
 import signal
-import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,10 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from updated.api.port import Poller
 from updated.config.agent_toml import AgentConfig, data_directory, load_agent_config
 from updated.config.system_conf import SystemConfig, load_system_config
+from updated.core import events
 from updated.core.model import Transfer
 from updated.core.source import Source
 from updated.errors import DeviceError, UpdatedError
+from updated.event_log.logs import EventLogs
 from updated.health.watchdog import Watchdog
+from updated.host.journal import tell
 from updated.host.lock import only_one, only_user
 from updated.host.malloc import one_arena
 from updated.host.namespace import own_mount_namespace
@@ -29,6 +31,7 @@ from updated.readers.spool import sweep
 from updated.service.agent import ServiceAgent
 from updated.service.announce import Announcer
 from updated.service.gate import open_gate
+from updated.service.journal import Events, log_to_stderr, tell_start
 from updated.service.offers import Offers
 from updated.service.options import ServiceOptions
 from updated.service.runner import Runner
@@ -51,12 +54,15 @@ KEEP_SPOOLED: Final = 7 * 86400.0
 def run(options: ServiceOptions) -> int:
     """`updated service`; returns the exit code.  Raises UpdatedError if it cannot start at all."""
     one_arena()
-    _log_to_stderr(debug=options.debug)
+    journal = log_to_stderr(debug=options.debug)
     faulthandler.enable(2)  # systemd's watchdog sends SIGABRT: stderr says where the service hung
     system, config = _load(options)
     if config.usb.enable:
         _own_mounts()  # before there are other threads
-    return asyncio.run(_main(options, system, config))
+    try:
+        return asyncio.run(_main(options, system, config, journal))
+    finally:
+        journal.close()
 
 
 def _own_mounts() -> None:
@@ -66,7 +72,7 @@ def _own_mounts() -> None:
         log.warning("sticks are mounted where everybody sees it: %s", error.with_hint())
 
 
-async def _main(options: ServiceOptions, system: SystemConfig, config: AgentConfig) -> int:
+async def _main(options: ServiceOptions, system: SystemConfig, config: AgentConfig, journal: Events) -> int:
     announcer = Announcer()
     notifier = Notifier()
     announcer.subscribe(_Status(notifier))
@@ -74,7 +80,9 @@ async def _main(options: ServiceOptions, system: SystemConfig, config: AgentConf
         log.warning("%s", sentence)
     memory = data_directory(config, system)
     await asyncio.to_thread(_lock, options.runtime_directory, memory)
+    journal.use(EventLogs(system.logs, log.warning))
     device = await _open_device(options, system)
+    await tell_start(device, memory)
     store = await asyncio.to_thread(Store, memory, log.warning)
     watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
     gate = await asyncio.to_thread(
@@ -91,7 +99,7 @@ async def _main(options: ServiceOptions, system: SystemConfig, config: AgentConf
     await asyncio.to_thread(sweep, setting.locations.spool, keep_for=KEEP_SPOOLED)
     runner = Runner(setting=setting, store=store, offers=Offers([]), announcer=announcer, watchdog=watchdog)
     agent = ServiceAgent(runner, announcer, store)
-    service = Service(options, runner, agent, watchdog, notifier)
+    service = Service(options, runner, agent, watchdog, notifier, journal=journal)
     await service.use_sources_of(setting)
     return await service.run()
 
@@ -140,12 +148,15 @@ class Service:
         agent: ServiceAgent,
         watchdog: Watchdog,
         notifier: Notifier,
+        *,
+        journal: Events,
     ) -> None:
         self._options = options
         self._runner = runner
         self._agent = agent
         self._watchdog = watchdog
         self._notifier = notifier
+        self._journal = journal
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._on_bus = asyncio.Event()  # or known to be without one
@@ -174,6 +185,7 @@ class Service:
             self._notifier.ready()
         await self._stop.wait()
         self._notifier.stopping()
+        tell(log, events.service_stopping())
         if self._failure is None:
             await self._runner.stop()
         tasks += self._watching
@@ -281,6 +293,7 @@ class Service:
             if not self._runner.busy:  # else what was read of the slots is about to be wrong
                 break
         # All at once: nobody's request may begin in between.
+        self._journal.use(EventLogs(system.logs, log.warning))
         self._replace(sources)
         self._runner.reconfigure(setting)
         await self._watch()
@@ -313,18 +326,3 @@ class _Status:
 
     def transfer(self, transfer: Transfer) -> None:
         pass
-
-
-def _log_to_stderr(*, debug: bool) -> None:
-    """The journal adds time and name; `<n>` is the priority (sd-daemon(3))."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JournalFormatter() if not sys.stderr.isatty() else logging.Formatter())
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)
-
-
-class _JournalFormatter(logging.Formatter):
-    _PRIORITY: Final = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = self._PRIORITY.get(record.levelno, 6)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
