@@ -17,6 +17,7 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._systemd = sdnotify.SystemdNotifier() if environ.get("NOTIFY_SOCKET") else None
         self._status = ""
+        self.was_ready = False
 
     def close(self) -> None:
         """Nothing is told any more."""
@@ -25,6 +26,7 @@ class Notifier:
         self._systemd = None
 
     def ready(self) -> None:
+        self.was_ready = True
         self._tell("READY=1")
 
     def status(self, text: str) -> None:

@@ -24,12 +24,14 @@ from updated.host.journal import tell
 from updated.host.lock import only_one, only_user
 from updated.host.malloc import one_arena
 from updated.host.namespace import own_mount_namespace
+from updated.host.starts import Starts
 from updated.host.systemd import Notifier, watchdog_timeout
 from updated.install.device import Device, open_device
 from updated.install.unsupported import unsupported
 from updated.readers.spool import sweep
 from updated.service.agent import ServiceAgent
 from updated.service.announce import Announcer
+from updated.service.degraded import stay_up
 from updated.service.gate import open_gate
 from updated.service.journal import Events, log_to_stderr, tell_start
 from updated.service.offers import Offers
@@ -52,17 +54,27 @@ KEEP_SPOOLED: Final = 7 * 86400.0
 
 
 def run(options: ServiceOptions) -> int:
-    """`updated service`; returns the exit code.  Raises UpdatedError if it cannot start at all."""
+    """`updated service`; returns the exit code.  Raises UpdatedError if it cannot start or go on."""
     one_arena()
     journal = log_to_stderr(debug=options.debug)
     faulthandler.enable(2)  # systemd's watchdog sends SIGABRT: stderr says where the service hung
+    notifier = Notifier()
+    try:
+        return _run(options, journal, notifier)
+    except Exception as error:
+        reason = "" if notifier.was_ready else Starts().failed(options.boot_id)
+        if not reason:
+            raise
+        return asyncio.run(stay_up(error, reason, notifier))
+    finally:
+        journal.close()
+
+
+def _run(options: ServiceOptions, journal: Events, notifier: Notifier) -> int:
     system, config = _load(options)
     if config.usb.enable:
         _own_mounts()  # before there are other threads
-    try:
-        return asyncio.run(_main(options, system, config, journal))
-    finally:
-        journal.close()
+    return asyncio.run(_main(options, system, config, journal, notifier))
 
 
 def _own_mounts() -> None:
@@ -72,9 +84,10 @@ def _own_mounts() -> None:
         log.warning("sticks are mounted where everybody sees it: %s", error.with_hint())
 
 
-async def _main(options: ServiceOptions, system: SystemConfig, config: AgentConfig, journal: Events) -> int:
+async def _main(
+    options: ServiceOptions, system: SystemConfig, config: AgentConfig, journal: Events, notifier: Notifier
+) -> int:
     announcer = Announcer()
-    notifier = Notifier()
     announcer.subscribe(_Status(notifier))
     for sentence in unsupported(system):
         log.warning("%s", sentence)
