@@ -26,6 +26,11 @@ class SignerChain:
         return common_name(self.certificates[0].subject)
 
     @property
+    def not_before(self) -> datetime:
+        """UTC; since when all certificates of the chain are valid."""
+        return max(certificate.not_before for certificate in self.certificates)
+
+    @property
     def not_after(self) -> datetime:
         """UTC; when the first certificate of the chain expires."""
         return min(certificate.not_after for certificate in self.certificates)

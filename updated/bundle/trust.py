@@ -23,6 +23,7 @@ NO_CHECK_TIME = 0x200000
 
 # X509_V_ERR_ CERT_NOT_YET_VALID, CERT_HAS_EXPIRED, CRL_NOT_YET_VALID, CRL_HAS_EXPIRED.
 VALIDITY = (9, 10, 11, 12)
+CERT_NOT_YET_VALID = VALIDITY[0]
 
 CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE")
 CRL_LABEL = b"X509 CRL"
@@ -50,6 +51,8 @@ class KeyringPolicy:
     check_purpose: str | None = None  # None: OpenSSL's S/MIME signing
     allowed_signer_cns: tuple[str, ...] = ()  # empty: any
     check_time: bool = True  # False: `--no-check-time`, neither certificates nor CRLs expire
+    clock_behind: bool = False
+    """It may be later than we are told: a certificate that is not yet valid only shows that it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,12 @@ class Keyring:
         return cls(tuple(certificates), tuple(crls), policy)
 
     @property
+    def not_after(self) -> datetime | None:
+        """When the last certificate ends, after which nothing can be valid.  UTC; None: not known."""
+        ends = [_not_after(certificate) for certificate in self.certificates]
+        return max((end for end in ends if end is not None), default=None)
+
+    @property
     def ignores_crls(self) -> bool:
         """RAUC then warns: "Detected CRL but CRL checking is disabled!"."""
         return bool(self.crls) and not self.policy.check_crl
@@ -115,6 +124,9 @@ class Keyring:
             )
             chain = context.get_verified_chain()
         except crypto.X509StoreContextError as error:
+            later = self._later(error, now)
+            if later is not None:
+                return self._build_chain(leaf, others, later)
             text = str(error).removesuffix(NEWER_WORDS)
             hint = HINTS.get(text, NOT_TRUSTED)
             kind = ValidityError if error.errors[0] in VALIDITY else SignatureError
@@ -124,6 +136,19 @@ class Keyring:
         return tuple(
             Certificate.parse(crypto.dump_certificate(crypto.FILETYPE_ASN1, member)) for member in chain
         )
+
+    def _later(self, error: crypto.X509StoreContextError, now: datetime) -> datetime | None:
+        """When the certificate that is not yet valid will be, where it may be that late; else None.
+
+        OpenSSL looks at times from the trusted certificate down, each after the signature on it: only a
+        certificate that this keyring vouches for gets so far.
+        """
+        if not self.policy.clock_behind or self.policy.use_bundle_signing_time:
+            return None
+        if error.errors[0] != CERT_NOT_YET_VALID:
+            return None
+        begin = Certificate.parse(crypto.dump_certificate(crypto.FILETYPE_ASN1, error.certificate)).not_before
+        return begin if begin > now else None
 
     def _store(self, now: datetime) -> crypto.X509Store:
         store = crypto.X509Store()
@@ -145,6 +170,14 @@ class Keyring:
 
 def _to_openssl(certificate: Certificate) -> crypto.X509:
     return crypto.load_certificate(crypto.FILETYPE_ASN1, certificate.der)
+
+
+def _not_after(certificate: crypto.X509) -> datetime | None:
+    text = (certificate.get_notAfter() or b"").decode("ascii", "replace")
+    try:
+        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _pem_blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 
 from updated.core.model import Offer, Reader
 from updated.errors import Refused
-from updated.host import clock, identity
+from updated.host import identity
+from updated.host.trusted_time import TrustedTime
 from updated.install.device import Device
 from updated.install.keyring import load_keyring
 from updated.install.link_settings import send_headers
@@ -22,9 +23,12 @@ OpenPlain = Callable[[Detached], Awaitable[OpenedBundle]]
 class Bundles:
     """Of one device and one configuration."""
 
-    def __init__(self, device: Device, locations: Locations, facts: Mapping[str, str]) -> None:
+    def __init__(
+        self, device: Device, locations: Locations, facts: Mapping[str, str], time: TrustedTime
+    ) -> None:
         """`facts`: what servers may be told of this device (`send-headers`)."""
         self._device = device
+        self._time = time
         self._locations = locations
         self._facts = facts
 
@@ -62,15 +66,18 @@ class Bundles:
 
     async def _verify(self, reader: Reader, on_step: OnStep, plain: OpenPlain) -> OpenedBundle:
         system = self._device.config.system
-        return await open_bundle(
+        keyring = await asyncio.to_thread(load_keyring, self._device.config.keyring)
+        opened = await open_bundle(
             reader,
-            keyring=await asyncio.to_thread(load_keyring, self._device.config.keyring),
+            keyring=self._time.keyring(keyring),
             formats=system.bundle_formats,
             max_signature_size=system.max_bundle_signature_size,
-            now=clock.now(),
+            now=self._time.now(),
             on_step=on_step,
             plain=plain,
         )
+        await self._time.saw(opened.chain)
+        return opened
 
     async def peek(self, offer: Offer, pace: Pace, *, whole: bool = False) -> OpenedBundle:
         """Verify what is offered, without policy, and let go of it again.

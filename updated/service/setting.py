@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from updated.config.agent_toml import AgentConfig
 from updated.core import states
 from updated.core.polling import Criteria, wants_reboot
 from updated.host import identity
+from updated.host.trusted_time import TrustedTime
 from updated.install.adaptive import Saving
 from updated.install.device import Device
 from updated.install.installer import Ways
@@ -19,6 +21,8 @@ from updated.install.link_settings import settings_from
 from updated.install.location import Locations
 from updated.service.bundles import Bundles
 from updated.service.gate import Gatekeeper
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Setting:
     locations: Locations
     bundles: Bundles
     gate: Gatekeeper
+    time: TrustedTime
 
     def ways(self, *, metered: bool) -> Ways:
         """How images get into slots."""
@@ -66,7 +71,8 @@ async def make_setting(device: Device, config: AgentConfig, gate: Gatekeeper, me
         plain=config.install.plain_over_http,
     )
     facts = await asyncio.to_thread(_facts, device)
-    return Setting(device, config, locations, Bundles(device, locations, facts), gate)
+    time = await asyncio.to_thread(TrustedTime, memory, log.warning)
+    return Setting(device, config, locations, Bundles(device, locations, facts, time), gate, time)
 
 
 def criteria_of(device: Device) -> Criteria:

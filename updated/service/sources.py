@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from updated.core.link import Answer, LinkSettings
 from updated.core.polling import Feed
@@ -16,11 +16,14 @@ from updated.core.source import Source
 from updated.devices import Mount, read_mounts
 from updated.document import Document, Warn
 from updated.errors import ConfigError
-from updated.host import clock, identity
+from updated.host import identity
 from updated.install.device import Device
 from updated.install.keyring import load_keyring
 from updated.service.setting import Setting, criteria_of
 from updated.sources.folder import AutoinstallSource, FolderSource
+
+if TYPE_CHECKING:
+    from updated.bundle.trust import Keyring
 
 MEDIA: Final = ("/media/", "/run/media/", "/mnt/")  # where others mount sticks
 
@@ -124,14 +127,18 @@ def _channel_feed(setting: Setting, url: str, machine: str) -> Feed:
     def facts() -> DeviceFacts:
         return DeviceFacts(device.config.system.compatible, device.running_version, machine, architecture)
 
+    async def keyring() -> Keyring:
+        return setting.time.keyring(await asyncio.to_thread(load_keyring, device.config.keyring))
+
     return ChannelFeed(
         url,
         ota.channel,
         signature=ota.signature,
         fetch=_Fetch(setting.locations.link),
-        keyring=lambda: asyncio.to_thread(load_keyring, device.config.keyring),
+        keyring=keyring,
         device=facts,
-        now=clock.now,
+        now=setting.time.now,
+        on_signed=setting.time.saw,
     )
 
 

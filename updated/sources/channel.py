@@ -34,6 +34,7 @@ from updated.sources.index import (
 )
 
 if TYPE_CHECKING:
+    from updated.bundle.chain import SignerChain
     from updated.bundle.trust import Keyring
 
 MAX_SIGNATURE: Final = 256 * 1024  # bytes; one with a few certificates has 5 KB, in PEM a third more
@@ -54,6 +55,10 @@ class _Known:
     seen: Seen
 
 
+async def _nobody(_chain: SignerChain, _issued: datetime | None) -> None:
+    """Nobody wants to know."""
+
+
 class ChannelFeed:
     """Looks at one index: one request for an unchanged one, two for a new one and its signature."""
 
@@ -67,8 +72,9 @@ class ChannelFeed:
         keyring: Callable[[], Awaitable[Keyring]],
         device: Callable[[], DeviceFacts],
         now: Callable[[], datetime],
+        on_signed: Callable[[SignerChain, datetime | None], Awaitable[None]] = _nobody,
     ) -> None:
-        """`now` has a time zone."""
+        """`now` has a time zone.  `on_signed` is told who signed an index, and its `issued`."""
         self._url = url
         self._channel = channel
         self._required = signature == "required"
@@ -76,6 +82,7 @@ class ChannelFeed:
         self._keyring = keyring
         self._device = device
         self._now = now
+        self._on_signed = on_signed
         self._known: _Known | None = None
 
     @property
@@ -103,12 +110,14 @@ class ChannelFeed:
     async def _check(self, answer: Answer, seen: Seen) -> _Known:
         """A new index: its signature first, then what it says."""
         signature = await self._signature(seen)
+        chain: SignerChain | None = None
         if signature is not None:
             keyring = await self._keyring()
-            await asyncio.to_thread(_verify, self._url, answer.body, signature, keyring, self._now())
+            chain = await asyncio.to_thread(_verify, self._url, answer.body, signature, keyring, self._now())
         index = await asyncio.to_thread(read_index, answer.body)
-        if signature is not None:
+        if chain is not None:
             seen = _advanced(index, seen)
+            await self._on_signed(chain, index.issued)
         return _Known(index, answer.url, answer.body, _validators(answer), seen)
 
     async def _signature(self, seen: Seen) -> bytes | None:
@@ -190,19 +199,20 @@ def _offered(found: Finding, entry: Entry, known: _Known) -> Finding:
     return replace(found, item=item, available=True, size=size)
 
 
-def _verify(url: str, body: bytes, signature: bytes, keyring: Keyring, now: datetime) -> None:
+def _verify(url: str, body: bytes, signature: bytes, keyring: Keyring, now: datetime) -> SignerChain:
     """Raises SignatureError, of the kind that the fault is."""
     from updated.bundle.signature import parse_signed_data
 
     try:
         message = parse_signed_data(_der(signature))
-        message.verify(keyring, now)
+        chain = message.verify(keyring, now)
         message.check_digest(hashlib.new(message.digest_algorithm, body).digest())
     except SignatureError as error:
         hint = error.hint if error.passing else "Index and signature must be published together, unchanged."
         raise type(error)(
             f"the signature of {without_secrets(url)} is no good: {error}", hint=hint
         ) from error
+    return chain
 
 
 def _der(signature: bytes) -> bytes:
