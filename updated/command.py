@@ -14,7 +14,9 @@ from updated.errors import DeviceError
 
 # Where a missing tool comes from on Debian, for the hint.
 PACKAGES = {
+    "barebox-state": "dt-utils",
     "e2fsck": "e2fsprogs",
+    "efibootmgr": "efibootmgr",
     "fw_printenv": "libubootenv-tool",
     "fw_setenv": "libubootenv-tool",
     "mksquashfs": "squashfs-tools",

@@ -8,7 +8,7 @@ import pytest
 
 from updated.boot import order
 from updated.boot.base import make_bootloader
-from updated.errors import ConfigError, DeviceError, NotSupportedError
+from updated.errors import ConfigError, DeviceError
 
 
 def test_noop_takes_everything_and_knows_nothing() -> None:
@@ -22,27 +22,12 @@ def test_noop_takes_everything_and_knows_nothing() -> None:
         asyncio.run(noop.get_state("A"))
 
 
-@pytest.mark.parametrize("kind", ["barebox", "efi"])
-def test_kinds_to_come_are_refused_when_used(kind: str) -> None:
-    bootloader = make_bootloader(kind, ["A"])
-    assert asyncio.run(bootloader.get_current()) is None
-    calls = (
-        bootloader.get_primary,
-        lambda: bootloader.set_primary("A"),
-        lambda: bootloader.get_state("A"),
-        lambda: bootloader.set_state("A", good=True),
-    )
-    for call in calls:
-        with pytest.raises(NotSupportedError, match=f"Bootloader type '{kind}' not supported yet"):
-            asyncio.run(call())
-
-
 def test_a_wrong_configuration_is_refused() -> None:
     with pytest.raises(ConfigError, match="Unsupported bootloader 'lilo'"):
         make_bootloader("lilo", ["A"])
     with pytest.raises(ConfigError, match="No custom bootloader backend defined"):
         make_bootloader("custom", ["A"])
-    for kind in ("grub", "uboot"):
+    for kind in ("barebox", "grub", "uboot"):
         for name in ("A B", "A=1", "A\nB", ""):
             with pytest.raises(ConfigError, match="Invalid bootname"):
                 make_bootloader(kind, ["A", name])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from updated.boot.barebox import Barebox
 from updated.boot.custom import Custom
+from updated.boot.efi import Efi, EfiLoader
 from updated.boot.grub import DEFAULT_GRUBENV, Grub
-from updated.boot.noop import Noop, Unsupported
+from updated.boot.noop import Noop
 from updated.boot.uboot import DEFAULT_ATTEMPTS, UBoot
 from updated.core.model import Bootloader
 from updated.errors import ConfigError, DeviceError
@@ -30,38 +32,67 @@ def make_bootloader(
     attempts_primary: int = DEFAULT_ATTEMPTS,
     custom_backend: str | None = None,
     fw_env_config: str | None = None,
+    statename: str | None = None,
+    dtbpath: str | None = None,
+    lock_counter: bool = False,
+    use_bootnext: bool = True,
+    efi_loaders: Mapping[str, EfiLoader] | None = None,
 ) -> Bootloader:
     """The bootloader for `bootloader=<kind>` of system.conf, with all configured `bootnames`.
 
-    `attempts`, `attempts_primary`: boot-attempts and boot-attempts-primary (U-Boot only); `custom_backend`:
-    path of the script.  Raises ConfigError for a bootname that would break a boot order, an unknown kind or
-    a missing script.  A kind that we cannot do yet raises NotSupportedError when it is used.
+    `attempts`, `attempts_primary`: boot-attempts and boot-attempts-primary (U-Boot and barebox);
+    `custom_backend`: path of the script; `statename`, `dtbpath`: barebox-statename and barebox-dtbpath;
+    `lock_counter`: prevent-late-fallback=lock-counter; `use_bootnext`: efi-use-bootnext; `efi_loaders`:
+    bootname -> how its boot entry is made again.  Raises ConfigError for a bootname that would break a boot
+    order, an unknown kind, a missing script, or locking with a bootloader that cannot.
     """
+    _check_bootnames(kind, bootnames)
+    if lock_counter and kind != "barebox":
+        raise ConfigError(
+            "prevent-late-fallback is set to 'lock-counter', but not supported by selected bootloader:"
+            f" {kind}",
+            hint="Only barebox can lock its counters; true marks the other slots bad.",
+        )
+    inner: Bootloader
+    match kind:
+        case "noop":
+            return Noop()
+        case "barebox":
+            inner = Barebox(
+                bootnames,
+                attempts=attempts,
+                attempts_primary=attempts_primary,
+                statename=statename,
+                dtbpath=dtbpath,
+                lock_counter=lock_counter,
+            )
+        case "grub":
+            inner = Grub(grubenv, bootnames)
+        case "uboot":
+            inner = UBoot(
+                bootnames, attempts=attempts, attempts_primary=attempts_primary, config=fw_env_config
+            )
+        case "efi":
+            inner = Efi(bootnames, use_bootnext=use_bootnext, loaders=efi_loaders)
+        case "custom":
+            if not custom_backend:
+                raise ConfigError("No custom bootloader backend defined")
+            inner = Custom(custom_backend, bootnames)
+        case _:
+            raise ConfigError(
+                f"Unsupported bootloader '{kind}' selected in system config",
+                hint=f"Known: {', '.join(KINDS)}.",
+            )
+    return VerifiedBootloader(kind, inner)
+
+
+def _check_bootnames(kind: str, bootnames: Sequence[str]) -> None:
     for name in bootnames:
-        if kind in ("grub", "uboot") and not _BOOTNAME.fullmatch(name):
+        if kind in ("barebox", "grub", "uboot") and not _BOOTNAME.fullmatch(name):
             raise ConfigError(
                 f"Invalid bootname {name!r}: it becomes part of a variable's name",
                 hint="Use letters, digits and underscores.",
             )
-    match kind:
-        case "grub":
-            return VerifiedBootloader(kind, Grub(grubenv, bootnames))
-        case "uboot":
-            uboot = UBoot(
-                bootnames, attempts=attempts, attempts_primary=attempts_primary, config=fw_env_config
-            )
-            return VerifiedBootloader(kind, uboot)
-        case "custom":
-            if not custom_backend:
-                raise ConfigError("No custom bootloader backend defined")
-            return VerifiedBootloader(kind, Custom(custom_backend, bootnames))
-        case "noop":
-            return Noop()
-        case "barebox" | "efi":
-            return Unsupported(kind)
-    raise ConfigError(
-        f"Unsupported bootloader '{kind}' selected in system config", hint=f"Known: {', '.join(KINDS)}."
-    )
 
 
 class VerifiedBootloader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from updated.errors import DeviceError, NotSupportedError
+from updated.errors import DeviceError
 
 
 class Noop:
@@ -22,31 +22,3 @@ class Noop:
 
     async def get_current(self) -> str | None:
         return None
-
-
-class Unsupported:
-    """A `Bootloader` that RAUC knows and we do not: the service runs, and says so when it is needed."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-
-    async def get_primary(self) -> str | None:
-        raise self._error()
-
-    async def set_primary(self, bootname: str) -> None:
-        raise self._error()
-
-    async def get_state(self, bootname: str) -> bool:
-        raise self._error()
-
-    async def set_state(self, bootname: str, good: bool) -> None:
-        raise self._error()
-
-    async def get_current(self) -> str | None:
-        return None
-
-    def _error(self) -> NotSupportedError:
-        return NotSupportedError(
-            f"Bootloader type '{self._kind}' not supported yet",
-            hint="Use `bootloader=custom` with a script meanwhile.",
-        )
