@@ -32,11 +32,11 @@ def _short(event: Event, time: str) -> str:
 
 
 def _json(event: Event, time: str) -> str:
-    return json.dumps(_members(event, time), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(_members(event, time), separators=(",", ":"))
 
 
 def _json_pretty(event: Event, time: str) -> str:
-    return json.dumps(_members(event, time), ensure_ascii=False, separators=(",", " : "), indent=2)
+    return json.dumps(_members(event, time), separators=(",", " : "), indent=2)
 
 
 FORMATS: Final[Mapping[str, Callable[[Event, str], str]]] = {
@@ -53,7 +53,8 @@ def formatted(event: Event, layout: str, time: str) -> bytes:
 
 
 def _members(event: Event, time: str) -> dict[str, str]:
-    return {"TS": time, "MESSAGE": event.text, **dict(event.entries())}
+    members = {"TS": time, "MESSAGE": event.text, **dict(event.entries())}
+    return {name: value.encode(errors="backslashreplace").decode() for name, value in members.items()}
 
 
 def _line(text: str) -> str:
