@@ -18,9 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from tests.system.guest_image import GuestImage
+from typing import Any, NamedTuple, Protocol
 
 BOOT_TIMEOUT = 180.0  # seconds; 20 on an idle machine
 COMMAND_TIMEOUT = 60.0  # seconds
@@ -28,6 +26,21 @@ COMMAND_TIMEOUT = 60.0  # seconds
 
 class GuestError(Exception):
     """The guest or QEMU did not do what was asked."""
+
+
+class GuestGone(GuestError):
+    """It does not answer: it reboots, hangs, or has been switched off."""
+
+
+class Bootable(Protocol):
+    """What a machine starts from."""
+
+    @property
+    def disk(self) -> Path:
+        """Raw; never written to."""
+
+    def line(self) -> Sequence[str]:
+        """QEMU's options: the kind of machine, and what it starts."""
 
 
 class Qmp:
@@ -53,7 +66,7 @@ class Qmp:
         with self._condition:
             self._condition.wait_for(lambda: self._answers or self._closed, timeout)
             if not self._answers:
-                raise GuestError(f"no answer to {name}")
+                raise GuestGone(f"no answer to {name}")
             answer = self._answers.pop(0)
         if "error" in answer:
             raise GuestError(f"{name}: {answer['error']}")
@@ -67,9 +80,14 @@ class Qmp:
         def found() -> bool:
             return any(e["event"] == name and matches(e.get("data", {})) for e in self.events[since:])
 
+        self.wait(found, timeout)
+        if not found():
+            raise GuestError(f"no event {name} within {timeout} s")
+
+    def wait(self, true: Callable[[], bool], timeout: float) -> bool:
+        """Wait until it is true, as events make it, or QEMU is gone; returns whether one of them is so."""
         with self._condition:
-            if not self._condition.wait_for(lambda: found() or self._closed, timeout) or self._closed:
-                raise GuestError(f"no event {name} within {timeout} s")
+            return self._condition.wait_for(lambda: true() or self._closed, timeout)
 
     def close(self) -> None:
         """Once QEMU is gone."""
@@ -103,18 +121,19 @@ class Agent:
         """Wait until it answers, and drop what is left of earlier conversations."""
         number = time.monotonic_ns() & 0x7FFFFFFF
         request = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
-        self._socket.settimeout(timeout)
-        self._socket.sendall(b"\xff" + json.dumps(request).encode() + b"\n")
+        self._send(b"\xff" + json.dumps(request).encode() + b"\n", timeout)
         while True:
-            answer = json.loads(self._file.readline().rpartition(b"\xff")[2] or b"{}")
-            if answer.get("return") == number:
+            try:
+                answer = json.loads(self._line().rpartition(b"\xff")[2])
+            except ValueError:
+                continue  # the end of what somebody else was told
+            if isinstance(answer, dict) and answer.get("return") == number:
                 return
 
     def command(self, name: str, /, **arguments: Any) -> Any:
         request = {"execute": name, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}
-        self._socket.settimeout(COMMAND_TIMEOUT)
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
-        answer = json.loads(self._file.readline() or b'{"error": "the guest is gone"}')
+        self._send(json.dumps(request).encode() + b"\n", COMMAND_TIMEOUT)
+        answer = json.loads(self._line())
         if "error" in answer:
             raise GuestError(f"{name}: {answer['error']}")
         return answer["return"]
@@ -122,6 +141,23 @@ class Agent:
     def close(self) -> None:
         self._file.close()
         self._socket.close()
+
+    def _send(self, request: bytes, timeout: float) -> None:
+        """`timeout`: seconds, for each line of the answer, too."""
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.sendall(request)
+        except OSError as error:
+            raise GuestGone(f"the agent is gone: {error}") from error
+
+    def _line(self) -> bytes:
+        try:
+            line = self._file.readline()
+        except OSError as error:  # a timeout is one
+            raise GuestGone(f"the agent does not answer: {error}") from error
+        if not line.endswith(b"\n"):
+            raise GuestGone("the agent is gone")
+        return line
 
 
 class _Stick(NamedTuple):
@@ -149,11 +185,10 @@ class Guest:
 
     def __init__(
         self,
-        image: GuestImage,
+        image: Bootable,
         folder: Path,
         *,
         disks: Sequence[Path] = (),
-        append: str = "",
         memory: int = 768,
     ) -> None:
         """`disks`: raw images that become /dev/vdb and so on, and are written to; `memory` in MiB.
@@ -161,14 +196,15 @@ class Guest:
         The root disk is a copy-on-write layer in `folder`, so that it keeps what the guest has flushed.
         """
         self.folder = folder
-        self._image, self._disks, self._append, self._memory = image, disks, append, memory
+        self._image, self._disks, self._memory = image, disks, memory
+        self._overlay = folder / "root.qcow2"
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets = Path()
         self._sticks: dict[str, _Stick] = {}
 
     def __enter__(self) -> Guest:
         layer = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(self._image.disk), "-F", "raw"]
-        subprocess.run([*layer, str(self.folder / "root.qcow2")], check=True)
+        subprocess.run([*layer, str(self._overlay)], check=True)
         try:
             self.power_on()
         except BaseException:
@@ -181,18 +217,22 @@ class Guest:
 
     def power_on(self) -> None:
         """Start, and wait until commands can be run."""
+        self._start()
+        self.qmp.wait_event("VSERPORT_CHANGE", lambda data: bool(data.get("open")), timeout=BOOT_TIMEOUT)
+        self._agent = Agent(self._sockets / "agent")
+        self._agent.sync(BOOT_TIMEOUT)
+
+    def _start(self, *options: str) -> None:
+        """Returns when QEMU runs; what was plugged in is so again."""
         self._sockets = Path(tempfile.mkdtemp(prefix="guest-"))  # a socket's path has at most 108 bytes
         with (self.folder / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self._command_line(), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         self._wait((self._sockets / "qmp").exists, 10)
         self.qmp = Qmp(self._sockets / "qmp")
         for name, stick in self._sticks.items():
             self._plug(name, stick)
-        self.qmp.wait_event("VSERPORT_CHANGE", lambda data: bool(data.get("open")), timeout=BOOT_TIMEOUT)
-        self._agent = Agent(self._sockets / "agent")
-        self._agent.sync(BOOT_TIMEOUT)
 
     def power_cut(self) -> None:
         """Page cache, and disk writes that the guest did not flush, are gone."""
@@ -208,6 +248,13 @@ class Guest:
 
     def run(self, command: str, *, check: bool = True, timeout: float = COMMAND_TIMEOUT) -> str:
         """Run a shell command in the guest as root; returns what it prints, errors included."""
+        code, output = self.execute(command, timeout)
+        if check and code:
+            raise GuestError(f"{command!r} ended with {code}:\n{output}")
+        return output
+
+    def execute(self, command: str, timeout: float = COMMAND_TIMEOUT) -> tuple[int, str]:
+        """Run a shell command in the guest as root; returns its exit code and what it prints."""
         started = self._agent.command(
             "guest-exec", path="/bin/sh", arg=["-c", f"exec 2>&1; {command}"], capture_output=True
         )
@@ -218,9 +265,7 @@ class Guest:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.3)
         output = base64.b64decode(status.get("out-data", "")).decode(errors="replace")
-        if check and status.get("exitcode", 1):
-            raise GuestError(f"{command!r} ended with {status.get('exitcode')}:\n{output}")
-        return output
+        return status.get("exitcode", -1), output
 
     def wait_for(self, command: str, timeout: float = 60) -> None:
         """Wait until a shell command succeeds in the guest."""
@@ -291,23 +336,25 @@ class Guest:
         self.qmp.command("device_add", id=f"usb-{name}", **device)
 
     def _command_line(self) -> list[str]:
-        append = f"console=ttyS0 quiet panic=1 {self._append}"
-        line = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem"]
+        line = ["qemu-system-x86_64", *self._image.line(), "-accel", "tcg,thread=multi", "-cpu", "Nehalem"]
         line += ["-smp", "2", "-m", str(self._memory), "-nodefaults", "-no-user-config", "-display", "none"]
-        line += ["-kernel", str(self._image.kernel), "-initrd", str(self._image.initramfs), "-append", append]
-        line += ["-serial", f"file:{self.folder}/console.log", "-device", "virtio-serial-pci"]
+        line += ["-serial", f"file:{self._console()}", "-device", "virtio-serial-pci"]
         line += ["-qmp", f"unix:{self._sockets}/qmp,server=on,wait=off"]
         line += ["-chardev", f"socket,id=agent,path={self._sockets}/agent,server=on,wait=off"]
         line += ["-device", "virtserialport,id=agent,chardev=agent,name=org.qemu.guest_agent.0"]
         line += ["-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci"]
         formats: Mapping[Path, str] = {
-            self.folder / "root.qcow2": "qcow2",
+            self._overlay: "qcow2",
             **dict.fromkeys(self._disks, "raw"),
         }
         for number, (path, kind) in enumerate(formats.items()):
             line += ["-drive", f"if=none,id=disk{number},file={path},format={kind}"]
             line += ["-device", f"virtio-blk-pci,drive=disk{number}"]
         return line
+
+    def _console(self) -> Path:
+        """Where the serial console of this start is written to."""
+        return self.folder / "console.log"
 
     def _wait(self, true: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout

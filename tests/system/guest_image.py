@@ -9,6 +9,7 @@ import gzip
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,25 +17,37 @@ from tests.system.tree import PACKAGES, cache, make_tree
 
 GUEST_PACKAGES = (*PACKAGES, "udev", "kmod", "qemu-guest-agent", "iproute2")
 DISK = 768 << 20  # bytes; a file with holes
-EARLY = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")  # what the root file system needs
+# What the root file system needs, then what is there from the first moment on.
+EARLY = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "i6300esb", "virtio_net")
 # Folders and files of /lib/modules/*/kernel: sticks and their file systems, disks, network, the guest agent,
-# lights, a sound card that is none.
+# lights, a sound card that is none, a watchdog.
 MODULES = """\
 crypto lib arch/x86/crypto fs/ext4 fs/jbd2 fs/mbcache.ko fs/fat fs/nls fs/exfat fs/ntfs3 fs/autofs
 drivers/block drivers/virtio drivers/usb/core drivers/usb/common drivers/usb/host drivers/usb/storage
 drivers/scsi/scsi_mod.ko drivers/scsi/scsi_common.ko drivers/scsi/sd_mod.ko block/t10-pi.ko
 drivers/net/virtio_net.ko drivers/net/net_failover.ko net/core/failover.ko drivers/char/virtio_console.ko
 drivers/char/hw_random drivers/leds/trigger/ledtrig-timer.ko sound/soundcore.ko sound/core
-sound/drivers/snd-dummy.ko"""
+sound/drivers/snd-dummy.ko drivers/watchdog/watchdog.ko drivers/watchdog/i6300esb.ko"""
+# The hardware watchdog is started if there is one, and goes on until systemd takes it over: an init that
+# hangs is caught, too.
 INIT = """\
 #!/bin/busybox sh
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
-while read -r ko; do busybox insmod "/modules/$ko"; done </modules/order
+while read -r ko; do
+    case $ko in i6300esb.ko) options=heartbeat=40 ;; *) options= ;; esac
+    busybox insmod "/modules/$ko" $options
+done </modules/order
+[ ! -c /dev/watchdog ] || busybox printf . >/dev/watchdog
+root= mode=rw
+read -r cmdline </proc/cmdline
+for word in $cmdline; do
+    case $word in root=*) root=${word#root=} ;; ro) mode=ro ;; esac
+done
 tries=0
-while [ ! -b /dev/vda ] && [ $tries -lt 50 ]; do busybox sleep 0.1; tries=$((tries + 1)); done
-busybox mount -t ext4 /dev/vda /root || echo "cannot mount /dev/vda"
+while [ ! -b "$root" ] && [ $tries -lt 50 ]; do busybox sleep 0.1; tries=$((tries + 1)); done
+busybox mount -t ext4 -o $mode "$root" /root || { echo "cannot mount $root"; exit 1; }
 busybox mount -o move /dev /root/dev
 busybox umount /proc /sys
 exec busybox switch_root /root /sbin/init
@@ -47,21 +60,35 @@ class GuestImage(NamedTuple):
     kernel: Path
     initramfs: Path
     disk: Path  # raw, an ext4 file system as a whole; never written to
+    append: str  # to the kernel's command line
+
+    def line(self) -> Sequence[str]:
+        """QEMU's options to start it."""
+        append = f"console=ttyS0 quiet panic=1 root=/dev/vda {self.append}"
+        kernel = ["-kernel", str(self.kernel), "-initrd", str(self.initramfs), "-append", append]
+        return ["-machine", "q35", *kernel]
 
 
-def make_guest_image(folder: Path) -> GuestImage:
+def make_guest_image(folder: Path, append: str) -> GuestImage:
     """Build it in `folder`; takes some ten seconds, at the first time on a machine a minute more."""
-    tree, packages = folder / "tree", _kernel_packages()
+    tree = folder / "tree"
     make_tree(tree, GUEST_PACKAGES)
-    version = next((packages / "lib/modules").iterdir()).name
-    _copy_modules(packages, tree, version)
-    initramfs = _make_initramfs(folder, packages, tree, version)
+    kernel, initramfs = add_kernel(tree, folder)
     disk = folder / "disk.raw"
     with disk.open("wb") as file:
         file.truncate(DISK)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-d", str(tree), str(disk)], check=True)
     shutil.rmtree(tree)
-    return GuestImage(packages / "boot" / f"vmlinuz-{version}", initramfs, disk)
+    return GuestImage(kernel, initramfs, disk, append)
+
+
+def add_kernel(tree: Path, folder: Path) -> tuple[Path, Path]:
+    """Give a tree the kernel's modules; returns the kernel and, in `folder`, an initramfs."""
+    packages = _kernel_packages()
+    version = next((packages / "lib/modules").iterdir()).name
+    _copy_modules(packages, tree, version)
+    initramfs = _make_initramfs(folder, packages, tree, version)
+    return packages / "boot" / f"vmlinuz-{version}", initramfs
 
 
 def _kernel_packages() -> Path:

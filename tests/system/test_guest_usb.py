@@ -34,8 +34,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     for slot in slots:
         with slot.open("wb") as file:
             file.truncate(SLOT)
-    image = make_guest_image(folder)
-    with Guest(image, folder, disks=slots, append="root=/dev/vda rauc.slot=A") as guest:
+    image = make_guest_image(folder, "rauc.slot=A")
+    with Guest(image, folder, disks=slots) as guest:
         print("\nguest:", guest.run("systemd-analyze | head -1").strip())
         yield guest
 
