@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 # What a device or a build host needs, then what only the tests need.
 DEMO_PACKAGES := squashfs-tools e2fsprogs dbus
 TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dt-utils efibootmgr dosfstools mtools openssl mount \
-	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev udev iproute2 nginx-light fdisk
+	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev udev iproute2 nginx-light fdisk \
+	systemd-journal-remote
 E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap qemu-system-x86 qemu-utils cpio exfatprogs ntfs-3g
 BENCH_PACKAGES := $(TEST_PACKAGES) curl
 
