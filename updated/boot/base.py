@@ -13,12 +13,14 @@ from updated.boot.custom import Custom
 from updated.boot.efi import Efi, EfiLoader
 from updated.boot.grub import DEFAULT_GRUBENV, Grub
 from updated.boot.noop import Noop
+from updated.boot.tryboot import Settings as TrybootSettings
+from updated.boot.tryboot import make_tryboot
 from updated.boot.uboot import DEFAULT_ATTEMPTS, UBoot
 from updated.core.model import Bootloader
 from updated.errors import ConfigError, DeviceError
 from updated.finish import stop_if_cancelled, to_its_end
 
-KINDS = ("barebox", "grub", "uboot", "efi", "custom", "noop")  # values of `bootloader=`
+KINDS = ("barebox", "grub", "uboot", "efi", "custom", "noop", "tryboot")  # values of `bootloader=`
 
 _BOOTNAME = re.compile(r"[A-Za-z0-9_.+:@-]+")
 
@@ -37,14 +39,16 @@ def make_bootloader(
     lock_counter: bool = False,
     use_bootnext: bool = True,
     efi_loaders: Mapping[str, EfiLoader] | None = None,
+    tryboot: TrybootSettings | None = None,
 ) -> Bootloader:
     """The bootloader for `bootloader=<kind>` of system.conf, with all configured `bootnames`.
 
     `attempts`, `attempts_primary`: boot-attempts and boot-attempts-primary (U-Boot and barebox);
     `custom_backend`: path of the script; `statename`, `dtbpath`: barebox-statename and barebox-dtbpath;
     `lock_counter`: prevent-late-fallback=lock-counter; `use_bootnext`: efi-use-bootnext; `efi_loaders`:
-    bootname -> how its boot entry is made again.  Raises ConfigError for a bootname that would break a boot
-    order, an unknown kind, a missing script, or locking with a bootloader that cannot.
+    bootname -> how its boot entry is made again; `tryboot`: where the files of a Raspberry Pi are.
+    Raises ConfigError for a bootname that would break a boot order, an unknown kind, a missing script or
+    table, or locking with a bootloader that cannot.
     """
     _check_bootnames(kind, bootnames)
     if lock_counter and kind != "barebox":
@@ -74,6 +78,8 @@ def make_bootloader(
             )
         case "efi":
             inner = Efi(bootnames, use_bootnext=use_bootnext, loaders=efi_loaders)
+        case "tryboot":
+            inner = make_tryboot(bootnames, tryboot)
         case "custom":
             if not custom_backend:
                 raise ConfigError("No custom bootloader backend defined")

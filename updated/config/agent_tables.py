@@ -5,6 +5,7 @@ Times are seconds, sizes are bytes, as plain numbers.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
 import msgspec
@@ -144,6 +145,20 @@ class Hooks(Table, frozen=True):
     timeout: float = 300.0  # seconds until one of them is killed with all that it started
 
 
+class Tryboot(Table, frozen=True):
+    """`[tryboot]`: where a Raspberry Pi's firmware looks, for `bootloader=tryboot` in system.conf."""
+
+    device: str | None = None
+    """The FAT partition with autoboot.txt, or with config.txt.  Mounted only while it is looked at: what is
+    mounted when the power goes is what gets damaged."""
+    folder: str | None = None  # or where it is mounted
+    partitions: dict[str, int] = {}  # bootname -> number of its boot partition, for autoboot.txt
+    roots: dict[str, str] = {}
+    """Bootname -> its `root=`; for two systems in one boot partition, in the folders slot-<bootname>."""
+    min_firmware: date | None = None
+    """Build day of the EEPROM; unset: it has to know tryboot.  What else config.txt needs nobody can see."""
+
+
 class Install(Table, frozen=True):
     """`[install]`: limits of one install."""
 
@@ -176,4 +191,5 @@ class AgentConfig(Table, frozen=True):
     confirm: Confirm = Confirm()
     reboot: Reboot = Reboot()
     hooks: Hooks = Hooks()
+    tryboot: Tryboot = Tryboot()
     install: Install = Install()

@@ -15,7 +15,7 @@ import msgspec
 
 from updated.bundle.keyfile import suggest
 from updated.config.agent_tables import AgentConfig as AgentConfig
-from updated.config.agent_tables import Table, Window
+from updated.config.agent_tables import Table, Tryboot, Window
 from updated.config.check_tables import check_checks
 from updated.config.system_conf import SystemConfig
 from updated.core.link import header, origin
@@ -185,6 +185,8 @@ def _check_paths(config: AgentConfig) -> None:
         "http.bearer-token-file": http.bearer_token_file,
         "http.password-file": http.password_file,
         "http.netrc": http.netrc,
+        "tryboot.device": config.tryboot.device,
+        "tryboot.folder": config.tryboot.folder,
         **{f"policy.inhibit-files[{n}]": path for n, path in enumerate(config.policy.inhibit_files)},
     }
     for key, path in paths.items():
@@ -195,6 +197,7 @@ def _check_paths(config: AgentConfig) -> None:
     if folder.move_to is not None and folder.path is not None and Path(folder.move_to) == Path(folder.path):
         raise ConfigError("folder.move-to is folder.path itself, expected another folder")
     _check_usb(config)
+    _check_tryboot(config.tryboot)
     for key, url in (("ota.index", config.ota.index), ("http.proxy", http.proxy or None)):
         if url is not None and not (_URL.fullmatch(url) and origin(url)[1]):
             raise ConfigError(f"{key} is {url!r}, expected an URL with http:// or https://")
@@ -221,6 +224,24 @@ def _check_usb(config: AgentConfig) -> None:
     for key, name in (("usb.result-file", usb.result_file), ("usb.led", usb.led)):
         if name is not None and (name in ("", ".", "..") or "/" in name or "\0" in name):
             raise ConfigError(f"{key} is {name!r}, expected a name without a path")
+
+
+def _check_tryboot(tryboot: Tryboot) -> None:
+    if tryboot == Tryboot():
+        return
+    for one, other in (("device", "folder"), ("partitions", "roots")):
+        if bool(getattr(tryboot, one)) == bool(getattr(tryboot, other)):
+            raise ConfigError(f"tryboot.{one} and tryboot.{other}: expected one of them")
+    numbers = list(tryboot.partitions.values())
+    if not all(1 <= number <= 31 for number in numbers) or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"tryboot.partitions are {numbers}, expected numbers from 1 to 31, each once")
+    for name, root in tryboot.roots.items():
+        if not root or not root.isprintable() or any(c.isspace() for c in root):
+            raise ConfigError(f"tryboot.roots.{name} is {root!r}, expected a value of root=, as PARTUUID=...")
+        if not name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigError(
+                f"tryboot.roots: {name!r} is no part of a folder's name, expected letters, digits, - and _"
+            )
 
 
 def _check_programs(config: AgentConfig) -> None:

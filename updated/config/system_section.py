@@ -13,7 +13,7 @@ from updated.core.version import VersionError
 from updated.core.version import parse as parse_version
 from updated.errors import ConfigError
 
-Bootloader = Literal["barebox", "grub", "uboot", "efi", "custom", "noop"]
+Bootloader = Literal["barebox", "grub", "uboot", "efi", "custom", "noop", "tryboot"]
 PreventLateFallback = Literal["no", "mark-bad", "lock-counter"]
 
 BUNDLE_FORMATS: tuple[BundleFormat, ...] = get_args(BundleFormat)

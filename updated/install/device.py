@@ -10,6 +10,11 @@ from typing import Final
 
 from updated.boot.base import make_bootloader
 from updated.boot.efi import EfiLoader
+from updated.boot.fat import Folder, Partition, Place
+from updated.boot.tryboot import REBOOT_ARGUMENT
+from updated.boot.tryboot import Settings as TrybootSettings
+from updated.boot.tryboot_firmware import CHOSEN, Firmware
+from updated.config import agent_tables
 from updated.config.system_conf import SystemConfig
 from updated.core import events
 from updated.core.model import Bootloader, BootStatus, Slot, SlotReport, SlotState, SlotStatus, slot_groups
@@ -159,6 +164,14 @@ class Device:
         )
 
     @property
+    def reboot_argument(self) -> str:
+        """What the reboot into an update must be asked for with; "": nothing special.
+
+        Never for another reboot: the firmware would look for a trial that is not there.
+        """
+        return REBOOT_ARGUMENT if self.config.system.bootloader == "tryboot" else ""
+
+    @property
     def running_version(self) -> str:
         """That of the bundle which brought what runs, else what that says of itself; "": nobody knows."""
         return self.booted_bundle().bundle_version or self.image_version
@@ -266,6 +279,8 @@ class Device:
 async def open_device(
     config: SystemConfig,
     *,
+    tryboot: agent_tables.Tryboot = agent_tables.Tryboot(),  # noqa: B008 - immutable
+    chosen: Path = CHOSEN,
     cmdline: Path = proc.CMDLINE,
     boot_id: Path = proc.BOOT_ID,
     override_boot_slot: str | None = None,
@@ -273,9 +288,10 @@ async def open_device(
 ) -> Device:
     """Find out what runs.  `mount_folder`: where slots are mounted for a moment.
 
+    `tryboot`: that table of updated.toml; `chosen`: what the firmware says, in the device tree.
     Raises ConfigError; a booted slot that is not found is told by `Device.booted`.
     """
-    bootloader = _bootloader(config)
+    bootloader = _bootloader(config, _tryboot_settings(tryboot, chosen, mount_folder))
     boot_slot = override_boot_slot or await _boot_slot(cmdline, bootloader)
     resolve = await asyncio.to_thread(identities, [boot_slot, *(slot.device for slot in config.slots)])
     booted: Slot | DeviceError | None
@@ -298,7 +314,20 @@ async def open_device(
     return device
 
 
-def _bootloader(config: SystemConfig) -> Bootloader:
+def _tryboot_settings(
+    table: agent_tables.Tryboot, chosen: Path, mount_folder: Path | None
+) -> TrybootSettings | None:
+    place: Place
+    if table.device is not None:
+        place = Partition(table.device, mount_folder)
+    elif table.folder is not None:
+        place = Folder(Path(table.folder))
+    else:
+        return None
+    return TrybootSettings(place, Firmware(chosen, table.min_firmware), table.partitions, table.roots)
+
+
+def _bootloader(config: SystemConfig, tryboot: TrybootSettings | None) -> Bootloader:
     system = config.system
     backend = config.handlers.bootloader_custom_backend
     return make_bootloader(
@@ -317,6 +346,7 @@ def _bootloader(config: SystemConfig) -> Bootloader:
             for slot in config.slots
             if slot.bootname and slot.efi_loader
         },
+        tryboot=tryboot,
     )
 
 
