@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from updated.errors import DeviceError
 
 SIGNATURE = b"# GRUB Environment Block\n"
+NEW_BLOCK = "Nothing was changed. Make a new one with `grub-editenv FILE create`, then mark a slot active."
 MAX_SIZE = 65536  # bytes; grub-editenv makes 1024, larger ones are made by hand
 
 _LINE = re.compile(rb"(?:[^\\\n]|\\.)*+\n", re.DOTALL)
@@ -102,5 +103,5 @@ def _wrong_start(data: bytes) -> str:
 def _bad(reason: str) -> DeviceError:
     return DeviceError(
         f"Not a valid GRUB environment block: {reason}",
-        hint="Nothing was changed. Make a new one with `grub-editenv FILE create`, then mark a slot active.",
+        hint=NEW_BLOCK,
     )

@@ -22,6 +22,7 @@ from updated.boot.envblock import EnvBlock
 from updated.errors import DeviceError
 
 DEFAULT_GRUBENV = Path("/boot/grub/grubenv")  # RAUC's default for `grubenv=`
+SECTOR = 512  # bytes
 
 _NUMBER = re.compile(r"\s*\+?(\d{1,20})")
 
@@ -42,12 +43,9 @@ class Grub:
 
     async def set_primary(self, bootname: str) -> None:
         def changes(block: EnvBlock) -> dict[str, str]:
-            names = order.with_first(bootname, order.parse(block.get("ORDER") or ""))
-            return {
-                f"{bootname}_OK": "1",
-                f"{bootname}_TRY": "0",
-                "ORDER": order.render(order.with_all(names, self._bootnames)),
-            }
+            names = order.parse(block.get("ORDER") or "")
+            wanted = order.with_all(order.with_first(bootname, names), self._bootnames)
+            return {f"{bootname}_OK": "1", f"{bootname}_TRY": "0", **_order(names, wanted)}
 
         await asyncio.to_thread(self._change, changes)
 
@@ -63,11 +61,12 @@ class Grub:
         """
 
         def changes(block: EnvBlock) -> dict[str, str]:
-            wanted = {f"{bootname}_OK": "1" if good else "0", f"{bootname}_TRY": "0"}
-            if good:
-                names = order.parse(block.get("ORDER") or "") or order.with_all([bootname], self._bootnames)
-                wanted["ORDER"] = order.render(order.with_all(names, [bootname]))
-            return wanted
+            changes = {f"{bootname}_OK": "1" if good else "0", f"{bootname}_TRY": "0"}
+            if not good:
+                return changes
+            names = order.parse(block.get("ORDER") or "")
+            wanted = order.with_all(names or order.with_all([bootname], self._bootnames), [bootname])
+            return changes | _order(names, wanted)
 
         await asyncio.to_thread(self._change, changes)
 
@@ -77,13 +76,13 @@ class Grub:
 
     def _read(self) -> EnvBlock:
         with self._open(os.O_RDONLY) as handle:
-            return envblock.parse(os.pread(handle, envblock.MAX_SIZE, 0))
+            return _parse(os.pread(handle, envblock.MAX_SIZE, 0))
 
     def _change(self, changes: Callable[[EnvBlock], Mapping[str, str]]) -> None:
         """Read, change and rewrite the block; a block that would stay the same is not written."""
         with self._open(os.O_RDWR) as handle:
             old = os.pread(handle, envblock.MAX_SIZE, 0)
-            block = envblock.parse(old)
+            block = _parse(old)
             new = block.replace(changes(block)).render()
             if new == old:
                 return
@@ -123,6 +122,23 @@ def _check(path: Path, status: os.stat_result) -> None:
             f"GRUB environment {path} is too large:"
             f" at most {envblock.MAX_SIZE} bytes expected, got {status.st_size}"
         )
+
+
+def _parse(data: bytes) -> EnvBlock:
+    """GRUB writes whole sectors: a file that ends elsewhere has lost its end, and maybe variables with it."""
+    block = envblock.parse(data)
+    if block.size % SECTOR:
+        raise DeviceError(
+            f"GRUB environment block is cut short: expected whole sectors of {SECTOR} bytes, got"
+            f" {block.size} bytes",
+            hint=envblock.NEW_BLOCK,
+        )
+    return block
+
+
+def _order(found: list[str], wanted: list[str]) -> dict[str, str]:
+    """The change of ORDER, if it is one: other blanks are none."""
+    return {} if found == wanted else {"ORDER": order.render(wanted)}
 
 
 def _value(block: EnvBlock, name: str) -> str:

@@ -53,12 +53,8 @@ class UBoot:
 
     async def set_primary(self, bootname: str) -> None:
         names = await self._order()
-        await self._set(
-            {
-                _left(bootname): f"{self._attempts_primary:x}",
-                "BOOT_ORDER": order.render(order.with_first(bootname, names or self._bootnames)),
-            }
-        )
+        wanted = order.with_first(bootname, names or self._bootnames)
+        await self._set({_left(bootname): f"{self._attempts_primary:x}", **_changed(names, wanted)})
 
     async def get_state(self, bootname: str) -> bool:
         """Good: listed in BOOT_ORDER with attempts left.  Raises DeviceError."""
@@ -73,12 +69,10 @@ class UBoot:
         """
         names = await self._order()
         if not good:
-            await self._set(
-                {"BOOT_ORDER": order.render(order.without(bootname, names)), _left(bootname): "0"}
-            )
+            await self._set({**_changed(names, order.without(bootname, names)), _left(bootname): "0"})
             return
         wanted = order.with_all(names, [bootname]) if names else order.with_first(bootname, self._bootnames)
-        await self._set({_left(bootname): f"{self._attempts:x}", "BOOT_ORDER": order.render(wanted)})
+        await self._set({_left(bootname): f"{self._attempts:x}", **_changed(names, wanted)})
 
     async def get_current(self) -> str | None:
         """U-Boot does not tell; the kernel command line does."""
@@ -143,6 +137,11 @@ def _memory_file(text: str) -> int:
 
 def _left(bootname: str) -> str:
     return f"BOOT_{bootname}_LEFT"
+
+
+def _changed(found: list[str], wanted: list[str]) -> dict[str, str]:
+    """The change of BOOT_ORDER, if it is one: other blanks are none."""
+    return {} if found == wanted else {"BOOT_ORDER": order.render(wanted)}
 
 
 def _number(text: str) -> int:
