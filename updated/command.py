@@ -26,6 +26,7 @@ PACKAGES = {
 }
 DEFAULT_TIMEOUT = 30.0  # seconds; boot environment tools answer in milliseconds
 MAX_OUTPUT: Final = 1 << 20  # bytes of each stream; a whole U-Boot environment has 0.1 MB
+SYSTEMDS: Final = ("NOTIFY_", "WATCHDOG_", "LISTEN_")
 PIECE: Final = 1 << 16  # bytes read at once: what a pipe holds
 
 
@@ -39,16 +40,21 @@ class Result:
 
 
 async def run(
-    argv: Sequence[str], *, timeout: float = DEFAULT_TIMEOUT, env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    env: Mapping[str, str] | None = None,
+    stdin: int = asyncio.subprocess.DEVNULL,
 ) -> Result:
-    """Run `argv` to its end, without standard input, in a process group of its own.
+    """Run `argv` to its end in a process group of its own.
 
-    `env` is added to the environment.  Raises DeviceError if the program is missing, prints more than
-    MAX_OUTPUT bytes, or is not done within `timeout` seconds, with all that hold its output.  Its whole group
-    is killed then, as it is when the caller is cancelled.
+    `stdin`: a file descriptor to read from; without it there is no standard input.  `env` is added to the
+    environment.  Raises DeviceError if the program is missing, prints more than MAX_OUTPUT bytes, or is not
+    done within `timeout` seconds, with all that hold its output.  Its whole group is killed then, as it is
+    when the caller is cancelled.
     """
     async with _pipe() as (stdout, out_end), _pipe() as (stderr, err_end):
-        process = await _start(argv, env, out_end, err_end)
+        process = await _start(argv, env, stdin, out_end, err_end)
 
         def kill() -> None:
             with contextlib.suppress(ProcessLookupError):
@@ -70,16 +76,16 @@ async def run(
 
 
 async def _start(
-    argv: Sequence[str], env: Mapping[str, str] | None, stdout: int, stderr: int
+    argv: Sequence[str], env: Mapping[str, str] | None, stdin: int, stdout: int, stderr: int
 ) -> asyncio.subprocess.Process:
     """The process has its ends of the pipes then, and we have them no more.  Raises DeviceError."""
     try:
         return await asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            env={**os.environ, **(env or {})},
+            env={**_inherited(), **(env or {})},
             start_new_session=True,
         )
     except OSError as error:
@@ -89,6 +95,11 @@ async def _start(
     finally:
         os.close(stdout)
         os.close(stderr)
+
+
+def _inherited() -> dict[str, str]:
+    """Our environment, without what systemd told this very process (sd_notify(3), sd_listen_fds(3))."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SYSTEMDS)}
 
 
 @contextlib.asynccontextmanager

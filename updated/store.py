@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from updated.core.health import Judgement
 from updated.core.model import Outcome, Quarantined
-from updated.core.states import Idle, Install, RebootPending, Saved, Update
+from updated.core.states import HookKind, Idle, Install, RebootPending, Saved, Update
 from updated.core.version import parse as parse_version
 from updated.document import Document, Warn
 from updated.errors import UpdatedError
 
 MAX_HISTORY: Final = 200  # lines; a device that updates weekly keeps four years
 MAX_QUARANTINE: Final = 200  # bundles; the oldest is forgotten first
+MAX_LINES: Final = 20  # of a journal, and boots, of one bundle
+MAX_JUDGEMENTS: Final = 20  # boots
 MAX_TEXT: Final = 1000  # characters of one text kept
 
 
@@ -27,6 +30,16 @@ class _Journal:
     update: Update | None = None
     attempt: int = 0
     boot_id: str = ""
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PendingHook:
+    """A program of the device's own that has to run, or is running."""
+
+    kind: HookKind
+    update: Update
+    attempts: int = 0  # how often it was begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,9 @@ class Store:
         self._reached = Document(directory / "reached.json", dict[str, int], {}, warn)
         self._floor = Document(directory / "floor.json", _Floor, _Floor(), warn)
         self._left = Document(directory / "left.json", _Left, _Left(), warn)
+        self._health = Document(directory / "health.json", list[Judgement], [], warn)
+        self._unreachable = Document(directory / "unreachable.json", list[str], [], warn)
+        self._hooks = Document(directory / "hooks.json", list[PendingHook], [], warn)
         self._history = Document(directory / "history.json", list[Outcome], [], warn)
 
     # Journal
@@ -68,7 +84,7 @@ class Store:
             case "install":
                 return Install(journal.update, journal.attempt)
             case "reboot-pending":
-                return RebootPending(journal.update, journal.boot_id)
+                return RebootPending(journal.update, journal.boot_id, journal.asked)
             case "idle":
                 return Idle()
 
@@ -77,8 +93,8 @@ class Store:
         match state:
             case Install(update, attempt):
                 journal = _Journal("install", update, attempt)
-            case RebootPending(update, boot_id):
-                journal = _Journal("reboot-pending", update, boot_id=boot_id)
+            case RebootPending(update, boot_id, asked):
+                journal = _Journal("reboot-pending", update, boot_id=boot_id, asked=asked)
             case Idle():
                 journal = _Journal()
         self._journal.save(journal)
@@ -100,6 +116,19 @@ class Store:
     def lift(self, manifest_hash: str) -> None:
         """A person allows this bundle again.  Raises DeviceError."""
         self._quarantine.save([e for e in self._quarantine.value if e.manifest_hash != manifest_hash])
+
+    def annotate(self, manifest_hash: str, failed_boots: Sequence[str], journal: Sequence[str]) -> None:
+        """Add what was found out about its end.  Raises DeviceError."""
+        texts = tuple(line[:MAX_TEXT] for line in journal[-MAX_LINES:])
+        boots = tuple(failed_boots[-MAX_LINES:])
+        self._quarantine.save(
+            [
+                replace(entry, failed_boots=boots, journal=texts)
+                if entry.manifest_hash == manifest_hash
+                else entry
+                for entry in self._quarantine.value
+            ]
+        )
 
     def count_attempt(self, manifest_hash: str, reached: int = 0) -> int:
         """Count one more install of this bundle; returns how many that makes.
@@ -129,6 +158,36 @@ class Store:
     def leave_boot(self, boot_id: str) -> None:
         """The running group is given up: nothing may mark it good before the reboot.  Raises DeviceError."""
         self._left.save(_Left(boot_id))
+
+    # Health
+
+    def judgements(self) -> Sequence[Judgement]:
+        """One for each boot, the newest first."""
+        return self._health.value[::-1]
+
+    def judged(self, judgement: Judgement) -> None:
+        """Keep it in place of what was said of the same boot before.  Raises DeviceError."""
+        others = [one for one in self._health.value if one.boot_id != judgement.boot_id]
+        self._health.save([*others, judgement][-MAX_JUDGEMENTS:])
+
+    def unreachable(self) -> frozenset[str]:
+        """Names of the checks that failed in the system which installed what runs."""
+        return frozenset(self._unreachable.value)
+
+    def save_unreachable(self, names: Sequence[str]) -> None:
+        """Raises DeviceError."""
+        if sorted(names) != self._unreachable.value:
+            self._unreachable.save(sorted(names))
+
+    # Hooks
+
+    def pending_hooks(self) -> Sequence[PendingHook]:
+        """What a power cut has interrupted, the oldest first."""
+        return self._hooks.value
+
+    def save_hooks(self, hooks: Sequence[PendingHook]) -> None:
+        """Raises DeviceError."""
+        self._hooks.save(list(hooks))
 
     # Version floor
 
@@ -160,7 +219,8 @@ class Store:
             version=line.version[:MAX_TEXT],
             text=line.text[:MAX_TEXT],
         )
-        if any((e.transaction, e.code) == (line.transaction, line.code) for e in self._history.value[-5:]):
+        known = [(e.transaction, e.code) for e in self._history.value[-5:] if e.code != "hook"]
+        if (line.transaction, line.code) in known:
             return
         self._history.save([*self._history.value, line][-MAX_HISTORY:])
 

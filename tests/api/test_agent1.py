@@ -52,6 +52,7 @@ def test_properties_at_rest(bus: str) -> None:
             "Paused": Variant("b", False),
             "Hold": Variant("a{sv}", {}),
             "Floor": Variant("s", ""),
+            "Health": Variant("a{sv}", {}),
         }
 
     asyncio.run(scenario())

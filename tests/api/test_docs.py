@@ -52,6 +52,8 @@ def test_every_example_runs(bus: str) -> None:
             agent.state("confirming", "")
         if "Consent" in command:
             agent.asking = "install"
+        if "Reboot" in command:
+            agent.state("reboot-pending", "")
         if "Release" in command:
             agent.inhibit("me", "mine", 60, ":1.0")
         async with serving(bus, agent) as peer:

@@ -37,6 +37,7 @@ READS: list[tuple[str, ...]] = [
     (*AGENT1[:2], "org.freedesktop.DBus.Introspectable", "Introspect"),
     (*AGENT1, "GetHistory", "u", "1"),
     (*AGENT1, "Why"),
+    (*AGENT1, "GetHealth", "u", "1"),
     (*POLLER[:2], PROPERTIES, "GetAll", "s", POLLER[2]),
 ]
 CHANGES: list[tuple[str, ...]] = [
@@ -54,6 +55,10 @@ CHANGES: list[tuple[str, ...]] = [
     (*AGENT1, "Consent", "sb", "install", "true"),
     (*AGENT1, "Inhibit", "ssu", "me", "mine", "60"),
     (*AGENT1, "Release", "u", "1"),
+    (*AGENT1, "Heartbeat", "s", "kiosk"),
+    (*AGENT1, "GetQuarantine"),
+    (*AGENT1, "Lift", "s", ""),
+    (*AGENT1, "Reboot"),
     (*POLLER, "Poll"),
     # Both names belong to one connection: the other name is no way around.
     (AGENT1[0], RAUC[1], RAUC[2], "Install", "s", "/x"),

@@ -36,13 +36,13 @@ EVENTS: list[states.Event] = [
     states.Failed("x"),
     states.Condemned("x"),
     states.Cancelled(),
-    states.RollbackWanted("A", "h-old", "1"),
+    states.RollbackWanted(replace(U, target="A", manifest_hash="h-old", version="1"), "b1"),
     states.NothingToFallBackTo(),
 ]
 # "." stays, "!" is a bug in the runner; columns as in EVENTS (R: reboot, B: health bad)
 #                     Offer    Chosen   Tail   Verify  Activated     Writ R Good B Fail Cond Canc Roll None
 EXPECTED = {
-    "Idle":          "Discover !        !      !       !             !    . .    . !    !    !    .    .",
+    "Idle":          "Discover !        !      !       !             !    . .    . !    !    !    Confirming .",
     "Discover":      ".        Download !      !       !             !    . .    . Idle Idle Idle !    .",
     "Download":      ".        !        Verify !       !             !    . .    . Idle Idle Idle !    .",
     "Verify":        ".        !        !      Install !             !    . .    . Idle Idle Idle !    .",
@@ -81,13 +81,61 @@ def test_what_is_about_to_happen_is_saved_before_it_happens() -> None:
     state, effects = machine.step(states.Verify("s", states.Idle()), states.Verified(U, 2))
     assert effects == (states.Save(states.Install(U, 2)), states.InstallGroup(U))
     state, effects = machine.step(state, states.Activated("b0"))
-    assert effects == (states.Save(PENDING), states.AskToReboot())
+    assert effects == (states.Save(PENDING), states.RunHook("installed", U), states.AskToReboot())
 
 
 def test_forgotten_only_after_it_is_over() -> None:
     _, effects = machine.step(states.Confirming(U), states.HealthGood("B"))
     kinds = [type(e).__name__ for e in effects]
-    assert kinds == ["MarkGood", "Record", "Save", "Rescan"]
+    assert kinds == ["MarkGood", "Record", "RunHook", "Save", "Rescan"]
+
+
+def test_the_reboot_is_written_down_before_it_is_asked_for() -> None:
+    asked = replace(PENDING, asked=True)
+    assert machine.step(PENDING, states.RebootAllowed()) == (asked, (states.Save(asked), states.Reboot()))
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_trial_that_nobody_asked_for_is_still_to_come(asked: bool) -> None:
+    """tryboot: a power cut before the special reboot starts the old group, and is no fallback."""
+    facts = states.Facts("b1", "A", "B", {"B": "h-new"}, by_argument=True)
+    state, effects = machine.resume(replace(PENDING, asked=asked), facts)
+    if asked:
+        assert state == states.Idle()
+        assert states.MarkBad("B") in effects
+    else:
+        assert state == states.RebootPending(U, "b1")
+        assert effects == (states.Save(state), states.CheckHealth(), states.AskToReboot())
+
+
+@pytest.mark.parametrize(("primary", "bad"), [("B", True), ("A", False), ("", False)])
+def test_what_was_fallen_back_from_does_not_start_again(primary: str, bad: bool) -> None:
+    """Somebody changed the boot order, or counts otherwise: one fallback for each update."""
+    state, effects = machine.resume(PENDING, states.Facts("b1", "A", primary, {"B": "h-new"}))
+    assert state == states.Idle()
+    assert (states.MarkBad("B") in effects) is bad
+    assert states.RunHook("fallback", U) in effects
+    kinds = [type(effect).__name__ for effect in effects]
+    assert kinds[-5:] == ["Reject", "Record", "RunHook", "Save", "CheckHealth"]
+
+
+def test_a_confirmed_system_that_a_person_takes_back_is_on_trial_again() -> None:
+    running = states.Update("t-0", "usb", "/x", "h-old", "1", "A")
+    state, effects = machine.step(states.Idle(), states.RollbackWanted(running, "b1"))
+    assert state == states.Confirming(running)
+    assert effects == (
+        states.Save(states.RebootPending(running, "b1")),
+        states.Reject("h-old", "1", states.TAKEN_BACK),
+        states.RollBack("A", by_request=True),
+    )
+    _, effects = machine.resume(states.RebootPending(running, "b1"), states.Facts("b2", "B", "B", {}))
+    assert states.Record(running, "fallback", "The bootloader fell back to B.") in effects
+
+
+def test_what_nobody_knows_is_taken_back_without_a_name() -> None:
+    factory = states.Update("t-0", "request", "", "", "", "A")
+    _, effects = machine.step(states.Idle(), states.RollbackWanted(factory, "b1"))
+    assert not any(isinstance(effect, states.Reject) for effect in effects)
 
 
 def test_an_ordinary_boot_is_marked_good_by_health_alone() -> None:

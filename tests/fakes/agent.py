@@ -7,9 +7,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from updated.api.port import NO_ACCESS, Outcome, SlotReport, Snapshot, SystemInfo, Transaction
+from updated.api.port import NO_ACCESS, Outcome, Quarantined, SlotReport, Snapshot, SystemInfo, Transaction
 from updated.bundle.manifest import Image, Manifest
 from updated.core.gate import Hold, Stage
+from updated.core.health import Judgement
 from updated.core.model import Access, Listener, Offer, Slot, SlotStatus, Transfer
 from updated.core.polling import PollStatus
 from updated.errors import BundleError, DeviceError, Refused, UpdatedError
@@ -187,6 +188,10 @@ class FakeAgent:
         self.holds: dict[int, tuple[str, str, int, str]] = {}  # number -> who, why, seconds, owner
         self.forgotten: list[str] = []
         self.floor_error = ""
+        self.beats: list[str] = []
+        self.judged: list[Judgement] = []
+        self.rejected: list[Quarantined] = []
+        self.reboots = 0
         self.inspecting = asyncio.Event()  # closed: inspect() waits
         self.inspecting.set()
         self.primary_error = ""
@@ -294,6 +299,35 @@ class FakeAgent:
         if self.floor_error:
             raise DeviceError(self.floor_error)
         self._show(replace(self.now, floor=""))
+
+    def heartbeat(self, application: str) -> None:
+        if application != "kiosk":
+            raise Refused(f"No heartbeat of {application!r} is expected", rule="heartbeat")
+        self.beats.append(application)
+
+    def judgements(self) -> Sequence[Judgement]:
+        return self.judged[::-1]
+
+    def health(self, judgement: Judgement) -> None:
+        """The running system was judged."""
+        self.judged.append(judgement)
+        self._show(replace(self.now, health=judgement))
+
+    def quarantine(self) -> Sequence[Quarantined]:
+        return self.rejected[::-1]
+
+    async def lift(self, manifest_hash: str) -> int:
+        left = [one for one in self.rejected if manifest_hash not in ("", one.manifest_hash)]
+        lifted = len(self.rejected) - len(left)
+        if manifest_hash and not lifted:
+            raise Refused(f"Bundle {manifest_hash} is not quarantined", rule="quarantine")
+        self.rejected = left
+        return lifted
+
+    async def reboot(self) -> None:
+        if self.now.state != "reboot-pending":
+            raise Refused("Nothing waits for a reboot", rule="idle")
+        self.reboots += 1
 
     def hold(self, hold: Hold | None) -> None:
         """Something waits, or does no longer."""

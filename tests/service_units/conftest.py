@@ -223,7 +223,14 @@ class Site:
         setting = await make_setting(
             device, config, await asyncio.to_thread(self.gate, config), self.root / "data"
         )
-        runner = Runner(setting=setting, store=store, offers=offers, announcer=announcer, watchdog=watchdog)
+        runner = Runner(
+            setting=setting,
+            store=store,
+            offers=offers,
+            announcer=announcer,
+            watchdog=watchdog,
+            runtime_directory=self.root,
+        )
         sources = await make_sources(setting, self.root, may_poll=runner.may_poll, warn=warnings.append)
         offers.replace(sources)
         task = asyncio.create_task(runner.run())

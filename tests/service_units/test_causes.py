@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from updated.config.agent_toml import parse_agent_config
 from updated.core import states
 from updated.core.states import Update
-from updated.health.gate import judge
+from updated.health.gate import Gate
 from updated.health.watchdog import Watchdog
 
 UPDATE = Update("t-1", "folder", "/x.raucb", "h-new", "2.0.0", "rootfs.1")
@@ -244,7 +245,8 @@ def test_while_it_is_judged_the_pings_are_there_to_be_seen() -> None:
     async def scenario() -> None:
         pings: list[float] = []
         watchdog = Watchdog(None, lambda: pings.append(0))
-        assert await judge(watchdog, stable_for=0.08, deadline=10) == ""
+        gate = Gate(watchdog, (), stable_for=0.08, deadline=10, began=time.monotonic())
+        assert (await gate.judge()).good
         assert len(pings) >= 3
 
     asyncio.run(scenario())

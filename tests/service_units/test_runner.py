@@ -400,7 +400,7 @@ def test_a_rollback_in_the_moment_a_source_begins(site: Any) -> None:
             await service.until(lambda: not service.runner._tasks)
             service.runner.post(states.Offered("folder", by_request=False))
             with pytest.raises(Refused) as caught:
-                await service.runner.deliver(states.RollbackWanted("rootfs.0", "", ""))
+                await service.runner.deliver(states.RollbackWanted(U, "boot-1"))
             assert caught.value.rule == "busy"
             await service.runner.rest()
             assert site.env()["A_OK"] == "1"

@@ -1,7 +1,8 @@
 """`org.updated.Agent1` on `/org/updated/Agent1`: what RAUC's interface has no word for (docs/dbus.md).
 
 States, bytes and times of a transfer, the running transaction, how the last one ended and the history;
-cancel, pause, confirm, rollback; what waits and why, consent and holds.  It translates, and decides nothing.
+cancel, pause, confirm, rollback, reboot; what waits and why, consent and holds; health and quarantine.
+It translates, and decides nothing.
 """
 
 from __future__ import annotations
@@ -67,6 +68,21 @@ XML = """\
       <arg type="u" name="number" direction="in"/>
     </method>
     <method name="ResetFloor"/>
+    <method name="Heartbeat">
+      <arg type="s" name="application" direction="in"/>
+    </method>
+    <method name="GetHealth">
+      <arg type="u" name="limit" direction="in"/>
+      <arg type="aa{sv}" name="judgements" direction="out"/>
+    </method>
+    <method name="GetQuarantine">
+      <arg type="aa{sv}" name="bundles" direction="out"/>
+    </method>
+    <method name="Lift">
+      <arg type="s" name="manifest_hash" direction="in"/>
+      <arg type="u" name="lifted" direction="out"/>
+    </method>
+    <method name="Reboot"/>
     <signal name="StateChanged">
       <arg type="s" name="state"/>
       <arg type="s" name="detail"/>
@@ -82,6 +98,7 @@ XML = """\
     <property type="b" name="Paused" access="read"/>
     <property type="a{sv}" name="Hold" access="read"/>
     <property type="s" name="Floor" access="read"/>
+    <property type="a{sv}" name="Health" access="read"/>
   </interface>
 """
 
@@ -118,6 +135,7 @@ def values(snapshot: Snapshot) -> dict[str, object]:
         "Paused": snapshot.paused,
         "Hold": variants.hold(snapshot.hold),
         "Floor": text(snapshot.floor),
+        "Health": variants.judgement(snapshot.health),
     }
 
 
@@ -145,6 +163,11 @@ class AgentInterface:
             "Inhibit": self._inhibit,
             "Release": self._release,
             "ResetFloor": self._reset_floor,
+            "Heartbeat": self._heartbeat,
+            "GetHealth": self._health,
+            "GetQuarantine": self._quarantine,
+            "Lift": self._lift,
+            "Reboot": self._reboot,
         }
         getters = {name: lambda name=name: values(agent.snapshot())[name] for name in self._told}
         interface = Interface(PATH, XML, handlers, getters, error, with_sender=("Inhibit",))
@@ -215,6 +238,23 @@ class AgentInterface:
 
     async def _reset_floor(self) -> Body:
         await self._agent.reset_floor()
+        return []
+
+    def _heartbeat(self, application: str) -> Body:
+        self._agent.heartbeat(application)
+        return []
+
+    def _health(self, limit: int) -> Body:
+        return [[variants.judgement(one) for one in self._agent.judgements()[:limit]]]
+
+    def _quarantine(self) -> Body:
+        return [[variants.quarantined(one) for one in self._agent.quarantine()]]
+
+    async def _lift(self, manifest_hash: str) -> Body:
+        return [await self._agent.lift(manifest_hash)]
+
+    async def _reboot(self) -> Body:
+        await self._agent.reboot()
         return []
 
     def operation(self, _operation: str) -> None:

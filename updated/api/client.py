@@ -56,6 +56,7 @@ class Status:
     paused: bool = False
     hold: Mapping[str, Any] = field(default_factory=dict)
     floor: str = ""
+    health: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ class Client:
             paused=values.get("Paused", False),
             hold=values.get("Hold", {}),
             floor=values.get("Floor", ""),
+            health=values.get("Health", {}),
         )
 
     async def cancel(self) -> None:
@@ -194,6 +196,26 @@ class Client:
 
     async def reset_floor(self) -> None:
         await self._agent1("ResetFloor")
+
+    async def heartbeat(self, application: str) -> None:
+        await self._agent1("Heartbeat", "s", application)
+
+    async def health(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """How healthy the last boots were, the newest first; keys as in docs/dbus.md."""
+        judgements: Sequence[Mapping[str, Any]] = plain((await self._agent1("GetHealth", "u", limit))[0])
+        return judgements
+
+    async def quarantine(self) -> Sequence[Mapping[str, Any]]:
+        """The newest first; keys as in docs/dbus.md."""
+        bundles: Sequence[Mapping[str, Any]] = plain((await self._agent1("GetQuarantine"))[0])
+        return bundles
+
+    async def lift(self, manifest_hash: str) -> int:
+        """ "" is all of them; returns how many."""
+        return int((await self._agent1("Lift", "s", manifest_hash))[0])
+
+    async def reboot(self) -> None:
+        await self._agent1("Reboot")
 
     async def poll(self) -> None:
         """Ask for a poll soon."""

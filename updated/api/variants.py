@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from dbus_fast import Variant
 
-from updated.api.port import Outcome, SlotReport, Snapshot, Transaction
+from updated.api.port import Outcome, Quarantined, SlotReport, Snapshot, Transaction
 from updated.api.wire import text
 from updated.bundle.manifest import Image, Manifest
 from updated.core.gate import Hold
+from updated.core.health import CheckReport, Judgement
 from updated.core.model import SlotStatus
 from updated.core.polling import PollStatus
 from updated.readers.http_errors import shown
@@ -208,6 +209,42 @@ def hold(h: Hold | None) -> Dict:
         return {}
     known = strings({"rule": h.rule, "text": h.text})
     return known | ({"delay": Variant("d", h.delay)} if h.delay is not None else {})
+
+
+def judgement(j: Judgement | None) -> Dict:
+    """Empty if there is no group to judge."""
+    if j is None:
+        return {}
+    words = {
+        "state": j.state,
+        "group": j.group,
+        "version": j.version,
+        "boot-id": j.boot_id,
+        "time": j.time,
+        "decided": j.decided,
+        "text": j.text,
+    }
+    return strings(words) | {"checks": Variant("aa{sv}", [_check(check) for check in j.checks])}
+
+
+def _check(c: CheckReport) -> Dict:
+    state = "unknown" if c.ok is None else "good" if c.ok else "bad"
+    words = {"name": c.name, "state": state, "text": c.text, "time": c.time, "excused": c.excused}
+    return strings(words) | {"required": Variant("b", c.required)}
+
+
+def quarantined(q: Quarantined) -> Dict:
+    words = {
+        "manifest-hash": q.manifest_hash,
+        "version": q.version,
+        "reason": q.reason,
+        "time": q.time,
+        "boot-id": q.boot_id,
+    }
+    lists = {"failed-boots": q.failed_boots, "journal": q.journal}
+    return strings(words) | {
+        key: Variant("as", [text(line) for line in lines]) for key, lines in lists.items() if lines
+    }
 
 
 def poll_status(p: PollStatus) -> Dict:

@@ -41,6 +41,13 @@ def rollback(arguments: Arguments) -> int:
     return 0
 
 
+def reboot(arguments: Arguments) -> int:
+    _no_arguments(arguments)
+    ask(Client.reboot)
+    print("The reboot was asked for.")
+    return 0
+
+
 def pause(arguments: Arguments) -> int:
     _no_arguments(arguments)
     ask(Client.pause)

@@ -181,6 +181,41 @@ COMMANDS = (
         handler="updated.cli.agent:floor",
         ours=True,
     ),
+    Command(
+        "health",
+        "Show how healthy the system is",
+        about=(
+            "Show what the health checks say of the running system, and which one decided;\n"
+            "the exit code is 0 if it is good"
+        ),
+        options=(Option("limit", "of how many boots (1)", "NUMBER"), _TEXT_OR_JSON),
+        handler="updated.cli.health:show",
+        ours=True,
+    ),
+    Command(
+        "heartbeat",
+        "Say that an application is well",
+        "<APPLICATION>",
+        "Say that an application is well, for a check of type heartbeat ([confirm] of updated.toml)",
+        handler="updated.cli.health:heartbeat",
+        ours=True,
+    ),
+    Command(
+        "quarantine",
+        "Show or lift what must not be installed",
+        "[list | lift <HASH>]",
+        "Show which bundles failed on this device and are not tried again by themselves, or allow them again",
+        (Option("all", "with lift: all of them"), _TEXT_OR_JSON),
+        "updated.cli.health:quarantine",
+        ours=True,
+    ),
+    Command(
+        "reboot",
+        "Start what was installed",
+        about="Reboot into what starts next, in the way that the bootloader needs",
+        handler="updated.cli.agent:reboot",
+        ours=True,
+    ),
     Command("confirm", "Say that the new system is good", handler="updated.cli.agent:confirm", ours=True),
     Command(
         "rollback",
@@ -198,6 +233,26 @@ COMMANDS = (
             _TEXT_OR_JSON,
         ),
         handler="updated.cli.agent:history",
+        ours=True,
+    ),
+    Command(
+        "doctor",
+        "Say whether this device can be updated",
+        about=(
+            "Say whether this device could be updated, confirmed and taken back, before it has to.\n"
+            "Nothing is changed, and the service need not run.\n"
+            "Exit code: 0 all well, 1 warnings, 2 errors, 3 something could not be found out"
+        ),
+        options=(
+            Option("verbose", "show what is well, too", short="v"),
+            Option("json", "the same as --output-format=json"),
+            _TEXT_OR_JSON,
+            _KEYRING,
+            Option("override-boot-slot", "override auto-detection of booted slot", "BOOTNAME"),
+            Option("agent-conf", "our own config file (/etc/updated/updated.toml)", "FILENAME"),
+            Option("cmdline", "kernel command line (/proc/cmdline)", "FILENAME"),
+        ),
+        handler="updated.cli.doctor:doctor",
         ours=True,
     ),
     Command(

@@ -29,6 +29,8 @@ def _update(status: Status) -> Iterator[str]:
     if status.transaction:
         yield f"Transaction: {_text(status.transaction, 'id')}"
         yield from _about(status.transaction)
+    if status.health:
+        yield f"Health:      {health_line(status.health)}"
     if status.last_result:
         result = status.last_result
         yield f"Last result: {_text(result, 'code')} at {_text(result, 'time')}"
@@ -79,6 +81,49 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02} min"
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} h"
+
+
+def health(judgements: Sequence[Mapping[str, Any]], output_format: str) -> str:
+    """How healthy the last boots were, in one of `FORMATS`."""
+    if output_format.startswith("json"):
+        return render.json_text([*judgements], pretty=output_format == "json-pretty")
+    if not judgements:
+        return "Nothing was judged yet."
+    return "\n".join(line for each in judgements for line in _health(each))
+
+
+def _health(judgement: Mapping[str, Any]) -> Iterator[str]:
+    version = f" version {_text(judgement, 'version')}" if judgement.get("version") else ""
+    yield f"{_text(judgement, 'group')}{version}: {health_line(judgement)}"
+    for check in judgement.get("checks", ()):
+        optional = "" if check.get("required") else " (optional)"
+        excused = f" (does not count: {_text(check, 'excused')})" if check.get("excused") else ""
+        said = f": {_text(check, 'text')}" if check.get("text") else ""
+        since = f" since {_text(check, 'time')}" if check.get("time") else ""
+        yield f"  {_text(check, 'state'):<8}{_text(check, 'name')}{optional}{excused}{since}{said}"
+
+
+def health_line(judgement: Mapping[str, Any]) -> str:
+    """`good since ...: which check decided, and what it saw`."""
+    said = f": {_text(judgement, 'text')}" if judgement.get("text") else ""
+    return f"{_text(judgement, 'state')} since {_text(judgement, 'time')}{said}"
+
+
+def quarantine(bundles: Sequence[Mapping[str, Any]], output_format: str) -> str:
+    """What is not tried again, in one of `FORMATS`."""
+    if output_format.startswith("json"):
+        return render.json_text([*bundles], pretty=output_format == "json-pretty")
+    if not bundles:
+        return "Nothing is quarantined."
+    return "\n".join(line for each in bundles for line in _quarantined(each))
+
+
+def _quarantined(bundle: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{_text(bundle, 'manifest-hash')}  version {_text(bundle, 'version')}"
+    yield f"  {_text(bundle, 'time')}  {_text(bundle, 'reason')}"
+    if bundle.get("failed-boots"):
+        yield f"  Failed boots: {printable(' '.join(bundle['failed-boots']))}"
+    yield from (f"  | {printable(line)}" for line in bundle.get("journal", ()))
 
 
 def history(outcomes: Sequence[Mapping[str, str]], output_format: str) -> str:

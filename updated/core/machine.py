@@ -22,7 +22,7 @@ commits an update.  Sources are levels: what is found while busy is looked at ag
  Failed                   back      back      back     Idle
  Condemned                back      back      back     Idle
  Cancelled                back      back      back     Idle
- RollbackWanted .                                                     Idle           .
+ RollbackWanted Confirming                                            Idle           .
  NothingToFallBackTo . .        .         .        .              .              Idle
 
  . stays; an empty cell is a bug in the runner; ¹ only for a request; back: the state before Discover.
@@ -36,6 +36,7 @@ from updated.core.states import (
     FELL_BACK,
     INTERRUPTED,
     MAX_ATTEMPTS,
+    TAKEN_BACK,
     Activated,
     AskToReboot,
     Cancelled,
@@ -68,6 +69,7 @@ from updated.core.states import (
     Rescan,
     RollBack,
     RollbackWanted,
+    RunHook,
     Save,
     Saved,
     State,
@@ -125,11 +127,11 @@ def _advanced(state: State, event: Event) -> Step:
             return _saved(Install(update, attempt), InstallGroup(update))
         case Install(update), Activated(boot_id, manifest_hash):
             update = replace(update, manifest_hash=manifest_hash or update.manifest_hash)
-            return _saved(RebootPending(update, boot_id), AskToReboot())
+            return _saved(RebootPending(update, boot_id), RunHook("installed", update), AskToReboot())
         case Install(), Written():
             return Idle(), (Save(Idle()), Rescan())
         case RebootPending(), RebootAllowed():
-            return state, (Reboot(),)
+            return _saved(replace(state, asked=True), Reboot())
         case _, RebootAllowed():  # it comes late; whatever began meanwhile goes on
             return state, ()
         case _:
@@ -140,10 +142,11 @@ def _judged(state: State, event: HealthGood | HealthBad | NothingToFallBackTo) -
     match state, event:
         case Confirming(update), HealthGood():
             done = Record(update, "confirmed", f"Version {update.version} is confirmed.")
-            return Idle(), (MarkGood(update.target), done, Save(Idle()), Rescan())
+            hook = RunHook("confirmed", update)
+            return Idle(), (MarkGood(update.target), done, hook, Save(Idle()), Rescan())
         # Still confirming: the next boot, in the old group, finds out and forgets.
         case Confirming(update), HealthBad(reason):
-            return state, (_reject(update, reason), RollBack(update.target))
+            return state, (_reject(update, reason), RollBack(update.target, by_request=False))
         # Better a sick system that can be reached than one that reboots for ever.
         case Confirming(update), NothingToFallBackTo():
             text = "The new system is not healthy, but there is no other group to go back to."
@@ -159,20 +162,26 @@ def _judged(state: State, event: HealthGood | HealthBad | NothingToFallBackTo) -
 
 
 def _rollback_wanted(state: State, event: RollbackWanted) -> Step:
-    reason = "rolled back by a person"
     match state:
-        case Idle() if event.manifest_hash:
-            return state, (Reject(event.manifest_hash, event.version, reason), RollBack(event.booted))
+        # What was good is on trial again: the next boot, in the other group, finds out as after any trial.
         case Idle():
-            return state, (RollBack(event.booted),)
+            update = event.running
+            saved = Save(RebootPending(update, event.boot_id))
+            return Confirming(update), (saved, *_taken_back(update))
         case RebootPending(update):
             done = Record(update, "rollback", "Taken back by a person before the reboot.")
+            hook = RunHook("fallback", update)
             bad = MarkBad(update.target)
-            return Idle(), (bad, _reject(update, reason), done, Save(Idle()), Rescan())
+            return Idle(), (bad, _reject(update, TAKEN_BACK), done, hook, Save(Idle()), Rescan())
         case Confirming(update):
-            return state, (_reject(update, reason), RollBack(update.target))
+            return state, _taken_back(update)
         case _:
             raise IllegalTransition(state, event)
+
+
+def _taken_back(update: Update) -> tuple[Effect, ...]:
+    reject = (_reject(update, TAKEN_BACK),) if update.manifest_hash else ()
+    return *reject, RollBack(update.target, by_request=True)
 
 
 def _stopped(state: State, event: Failed | Condemned | Cancelled) -> Step:
@@ -212,16 +221,27 @@ def resume(saved: Saved, facts: Facts) -> Step:
         # Started from elsewhere (a rescue system), or not known from where: the trial is still to come.
         case RebootPending(update) if not facts.booted and facts.primary == update.target:
             return saved, (CheckHealth(),)
+        # An ordinary restart starts the old group by design: the trial is still to be asked for.
+        case RebootPending(update, _, asked=False) if facts.by_argument and facts.primary == update.target:
+            return _saved(RebootPending(update, facts.boot_id), CheckHealth(), AskToReboot())
         case RebootPending(update):
-            text = f"The bootloader fell back to {facts.booted or 'another system'}."
-            return Idle(), (
-                _reject(update, FELL_BACK),
-                Record(update, "fallback", text),
-                Save(Idle()),
-                CheckHealth(),
-            )
+            return _fallen_back(update, facts)
         case Idle():
             return Idle(), (CheckHealth(),)
+
+
+def _fallen_back(update: Update, facts: Facts) -> Step:
+    text = f"The bootloader fell back to {facts.booted or 'another system'}."
+    # It would start what it has just given up: one fallback for each update is enough.
+    bad = (MarkBad(update.target),) if facts.booted and facts.primary == update.target else ()
+    return Idle(), (
+        *bad,
+        _reject(update, FELL_BACK),
+        Record(update, "fallback", text),
+        RunHook("fallback", update),
+        Save(Idle()),
+        CheckHealth(),
+    )
 
 
 def _saved(state: Install | RebootPending, *then: Effect) -> Step:

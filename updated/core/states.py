@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 FELL_BACK: Final = "the bootloader fell back"  # all that is known of a system that never came up
 INTERRUPTED: Final = "Interrupted: the power went, or the service died; the next install goes on from there."
+TAKEN_BACK: Final = "rolled back by a person"
 MAX_ATTEMPTS: Final = 3  # installs of one bundle by automatic sources; boots are counted by the bootloader
 
 
@@ -46,6 +47,7 @@ class RebootPending:
 
     update: Update
     boot_id: str  # of the boot in which it was installed
+    asked: bool = False  # we have asked for the reboot
 
 
 Resting = Idle | RebootPending
@@ -173,9 +175,8 @@ class Cancelled:
 class RollbackWanted:
     """A person wants the other group back."""
 
-    booted: str
-    manifest_hash: str  # of what is booted; "" if unknown
-    version: str
+    running: Update  # what runs, its target the booted group; its hash and version "" if unknown
+    boot_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,7 @@ class RollBack:
     """Mark this group bad and reboot, or answer NothingToFallBackTo and do neither."""
 
     group: str
+    by_request: bool  # a person's: he may want to reboot himself
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,17 @@ class Record:
     text: str
 
 
+HookKind = Literal["installed", "confirmed", "fallback"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook:
+    """Run the device's own program for this moment.  It does not keep the machine from going on."""
+
+    kind: HookKind
+    update: Update
+
+
 Effect = (
     Save
     | Rescan
@@ -302,6 +315,7 @@ Effect = (
     | RollBack
     | Reject
     | Record
+    | RunHook
 )
 Step = tuple[State, tuple[Effect, ...]]
 
@@ -317,3 +331,4 @@ class Facts:
     booted: str  # root slot of the booted group; "" if the system runs from elsewhere
     primary: str  # root slot of the primary group; "" if there is none
     installed: Mapping[str, str | None]  # root slot: manifest hash of what is completely on its group
+    by_argument: bool = False  # a new primary starts only after a reboot that is asked for in a special way

@@ -10,9 +10,8 @@ from updated.config.system_conf import SystemConfig
 def unsupported(config: SystemConfig) -> Iterator[str]:
     """A sentence for each thing that is configured and has no effect yet."""
     system = config.system
-    without_effect = {"failed-update", "updated-artifacts"} & {*config.polling.reboot_criteria}
-    for criterion in sorted(without_effect):
-        yield f"reboot-criteria={criterion} in [polling] has no effect"
+    if "updated-artifacts" in config.polling.reboot_criteria:
+        yield "reboot-criteria=updated-artifacts in [polling] has no effect"
     if config.casync.storepath or config.casync.use_desync:
         yield "[casync] is not supported yet: bundles that need it are refused"
     for repo in config.artifacts:

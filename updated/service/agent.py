@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ from updated.api.port import NO_ACCESS, Poller, Snapshot, SystemInfo
 from updated.bundle.manifest import Manifest
 from updated.core import states
 from updated.core.gate import Stage
-from updated.core.model import Access, Listener, Offer, Outcome, SlotReport
+from updated.core.health import Judgement
+from updated.core.model import Access, Listener, Offer, Outcome, Quarantined, SlotReport
 from updated.errors import DeviceError, Refused
 from updated.install.device import Device
 from updated.service.announce import Announcer
@@ -95,11 +97,35 @@ class ServiceAgent:
                 hint="`updated status` shows which groups the bootloader would start.",
             )
         self._may_roll_back()  # still
-        bundle = device.booted_bundle()
-        await self._runner.deliver(
-            states.RollbackWanted(booted, bundle.bundle_hash or "", bundle.bundle_version or "")
-        )
+        await self._runner.deliver(states.RollbackWanted(_running(device), device.boot_id))
         return target
+
+    async def reboot(self) -> None:
+        self._runner.reboot()
+
+    def heartbeat(self, application: str) -> None:
+        self._runner.setting.heartbeats.beat(application)
+
+    def judgements(self) -> Sequence[Judgement]:
+        now = self._announce.snapshot.health
+        kept = [one for one in self._store.judgements() if now is None or one.boot_id != now.boot_id]
+        return [*([now] if now is not None else []), *kept]
+
+    def quarantine(self) -> Sequence[Quarantined]:
+        return [*self._store.quarantine().values()][::-1]
+
+    async def lift(self, manifest_hash: str) -> int:
+        known = [*self._store.quarantine()]
+        if manifest_hash and manifest_hash not in known:
+            raise Refused(
+                f"Bundle {manifest_hash} is not quarantined",
+                rule="quarantine",
+                hint="`updated quarantine list` shows which are.",
+            )
+        for one in [manifest_hash] if manifest_hash else known:
+            await asyncio.to_thread(self._store.lift, one)
+        self._runner.reconsider()
+        return 1 if manifest_hash else len(known)
 
     def pause(self) -> None:
         self._runner.pause(rest=True)
@@ -139,3 +165,17 @@ class ServiceAgent:
     @property
     def _device(self) -> Device:
         return self._runner.device
+
+
+def _running(device: Device) -> states.Update:
+    """What runs, as the update that brought it."""
+    bundle = device.booted_bundle()
+    return states.Update(
+        transaction=bundle.installed_transaction or str(uuid.uuid4()),
+        source="request",
+        location="",
+        manifest_hash=bundle.bundle_hash or "",
+        version=bundle.bundle_version or device.running_version,
+        target=device.booted_group,
+        compatible=bundle.bundle_compatible or device.config.system.compatible,
+    )

@@ -10,6 +10,7 @@ from typing import Final
 
 from updated.api.port import Snapshot, Transaction
 from updated.core.gate import Hold
+from updated.core.health import Judgement
 from updated.core.model import Listener, Outcome, Transfer
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,11 @@ class Announcer:
 
     def outcome(self, outcome: Outcome) -> None:
         self.snapshot = replace(self.snapshot, last=outcome)
+
+    def health(self, judgement: Judgement) -> None:
+        self.snapshot = replace(self.snapshot, health=judgement)
+        state, detail = self.snapshot.state, self.snapshot.detail
+        self._tell(lambda listener: listener.state(state, detail))
 
     def waits(self, hold: Hold | None, *, paused: bool) -> None:
         """Told with the next change of the state's detail."""

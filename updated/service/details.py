@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from updated.api.port import Transaction
@@ -13,24 +14,45 @@ from updated.host.clock import timestamp
 WHO: Final = {"usb": "USB stick", "ota": "server"}
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What else is going on in a state."""
+
+    judging: bool = False  # whether the running group is healthy is not known yet
+    sick: str = ""  # why it is not; "": it is, or nobody knows yet
+    left_for: str = ""  # the running group was given up, and this one starts next
+    hook: str = ""  # which of the device's own programs runs
+    rebooting: bool = False  # the reboot was asked for
+
+
+NOTHING: Final = Course()
+
+
 def describe(
     state: states.State,
     booted_group: str,
+    course: Course = NOTHING,
     *,
-    judging: bool = False,
     hold: Hold | None = None,
     paused: bool = False,
 ) -> str:
-    """A sentence or two.
-
-    `judging`: whether the running group is healthy is not known yet.  `hold`: why what is known to be there
-    does not begin.
-    """
+    """A sentence or two.  `hold`: why what is known to be there does not begin."""
     if paused:
         return f"Paused: {describe(state, booted_group)}"
-    if hold is not None:
-        return f"{describe(state, booted_group, judging=judging)} {hold.text}"
+    parts = [_state(state, booted_group, course)]
+    if course.hook:
+        parts.append(f"The hook {course.hook} runs.")
+    if course.rebooting:
+        parts.append("The reboot was asked for.")
+    elif hold is not None:
+        parts.append(hold.text)
+    return " ".join(parts)
+
+
+def _state(state: states.State, booted_group: str, course: Course) -> str:
     match state:
+        case states.Idle() if course.sick:
+            return f"Degraded: {booted_group} runs, and is not healthy ({course.sick})."
         case states.Idle():
             return f"Running from {booted_group}; waiting for an update." if booted_group else "Waiting."
         case states.Discover(source):
@@ -43,9 +65,12 @@ def describe(
             again = f" (attempt {attempt})" if attempt > 1 else ""
             return f"Installing version {update.version} to {update.target}{again}."
         case states.RebootPending(update):
-            wait = " Wait with it: the running system is not confirmed yet." if judging else ""
+            wait = " Wait with it: the running system is not confirmed yet." if course.judging else ""
             where = f"Version {update.version} is installed to {update.target}"
             return f"{where}; it starts with the next reboot.{wait}"
+        case states.Confirming(update) if course.left_for:
+            why = f": {course.sick}" if course.sick else ""
+            return f"Version {update.version} was given up{why}; {course.left_for} starts next."
         case states.Confirming(update):
             return f"Running version {update.version} from {update.target}; checking that it is healthy."
 

@@ -62,7 +62,7 @@ def run(options: ServiceOptions) -> int:
     try:
         return _run(options, journal, notifier)
     except Exception as error:
-        reason = "" if notifier.was_ready else Starts().failed(options.boot_id)
+        reason = "" if notifier.was_ready else Starts(options.boot_id).failed()
         if not reason:
             raise
         return asyncio.run(stay_up(error, reason, notifier))
@@ -94,7 +94,7 @@ async def _main(
     memory = data_directory(config, system)
     await asyncio.to_thread(_lock, options.runtime_directory, memory)
     journal.use(EventLogs(system.logs, log.warning))
-    device = await _open_device(options, system)
+    device = await _open_device(options, system, config)
     await tell_start(device, memory)
     store = await asyncio.to_thread(Store, memory, log.warning)
     watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
@@ -110,7 +110,14 @@ async def _main(
     setting = await make_setting(device, config, gate, memory)
     # A download that a power cut has ended goes on when somebody wants it again.
     await asyncio.to_thread(sweep, setting.locations.spool, keep_for=KEEP_SPOOLED)
-    runner = Runner(setting=setting, store=store, offers=Offers([]), announcer=announcer, watchdog=watchdog)
+    runner = Runner(
+        setting=setting,
+        store=store,
+        offers=Offers([]),
+        announcer=announcer,
+        watchdog=watchdog,
+        runtime_directory=options.runtime_directory,
+    )
     agent = ServiceAgent(runner, announcer, store)
     service = Service(options, runner, agent, watchdog, notifier, journal=journal)
     await service.use_sources_of(setting)
@@ -141,9 +148,10 @@ def _lock(folder: Path, memory: Path) -> None:
     only_user(memory)
 
 
-async def _open_device(options: ServiceOptions, system: SystemConfig) -> Device:
+async def _open_device(options: ServiceOptions, system: SystemConfig, config: AgentConfig) -> Device:
     return await open_device(
         system,
+        tryboot=config.tryboot,
         cmdline=options.cmdline,
         boot_id=options.boot_id,
         override_boot_slot=options.override_boot_slot,
@@ -295,10 +303,10 @@ class Service:
             await self._runner.rest()
             try:
                 system, config = await asyncio.to_thread(_load, self._options)
-                device = await _open_device(self._options, system)
+                device = await _open_device(self._options, system, config)
                 before = self._runner.setting
                 memory = before.locations.data_directory
-                setting = await make_setting(device, config, before.gate, memory)
+                setting = await make_setting(device, config, before.gate, memory, before)
                 sources = await self._sources_of(setting)
             except UpdatedError as error:
                 log.error("not reloaded: %s", error)

@@ -12,6 +12,7 @@ from updated.errors import UpdatedError
 from updated.host.clock import timestamp
 from updated.service.announce import Announcer
 from updated.service.details import outcome_of
+from updated.service.trials import cause
 from updated.store import Store
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,11 @@ class Memory:
         self._announce.outcome(outcome)
         await self.keep(self._store.record, outcome)
 
+    async def note(self, outcome: Outcome) -> None:
+        """Add a line to the history that is no end of a transaction."""
+        log.info("%s: %s", outcome.code, outcome.text)
+        await self.keep(self._store.record, outcome)
+
     async def keep(self, save: Callable[..., None], *args: object) -> None:
         """Save; but a full or read-only data directory must not keep a good system from being confirmed."""
         try:
@@ -60,13 +66,13 @@ class Memory:
             log_error(error)
 
     def _cause(self, update: states.Update, code: str) -> str:
-        """Why the bootloader fell back, where that was known before it did."""
+        """Why the bootloader fell back, where that is known."""
+        if code != "fallback":
+            return ""
         known = self._store.quarantine().get(update.manifest_hash)
-        return (
-            f" Cause: {known.reason}."
-            if code == "fallback" and known and known.reason != states.FELL_BACK
-            else ""
-        )
+        if known and known.reason != states.FELL_BACK:
+            return f" Cause: {known.reason}."
+        return f" {cause(update, self._store.judgements())}."
 
     def _confirmed(self, update: states.Update, raises_floor: bool) -> None:
         self._store.forget_attempts(update.manifest_hash)

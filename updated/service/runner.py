@@ -5,27 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 
-from updated import command
 from updated.config.agent_toml import AgentConfig
 from updated.core import machine, states
-from updated.core.gate import Hold
+from updated.core.gate import Hold, Subject
 from updated.core.model import Offer
 from updated.errors import NotSupportedError, Refused, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
-from updated.health.gate import judge
 from updated.health.watchdog import Watchdog
 from updated.install.device import Device
 from updated.install.opened import OpenedBundle
+from updated.service.aftermath import Aftermath
 from updated.service.announce import Announcer
 from updated.service.attempt import RETRY
-from updated.service.details import describe, transaction_of
+from updated.service.departure import Departure
+from updated.service.details import Course, describe, transaction_of
 from updated.service.facts import subject_of_update
 from updated.service.gate import Gatekeeper
+from updated.service.hooks import Hooks
 from updated.service.inbox import Inbox
 from updated.service.jobs import Jobs
+from updated.service.judging import Judging
 from updated.service.looker import Looker
 from updated.service.memory import Memory, log_error
 from updated.service.offers import Offers
@@ -50,7 +53,9 @@ class Runner:
         offers: Offers,
         announcer: Announcer,
         watchdog: Watchdog,
+        runtime_directory: Path,
     ) -> None:
+        """`runtime_directory`: lives until the next boot."""
         self.setting = setting
         self.gate.changed = self.reconsider
         self.offers = offers
@@ -58,12 +63,30 @@ class Runner:
         self._memory = Memory(store, announcer)
         self._store = store
         self._announce = announcer
-        self._watchdog = watchdog
+        self.judging = Judging(
+            lambda: self.setting, watchdog, store, announcer, runtime_directory=runtime_directory
+        )
         self._inbox = Inbox()
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs = Jobs(lambda: self.setting, offers, store, announcer, self.post)
         self._judging = False
-        self._verdict: states.Event | None = None  # of the gate, by itself
+        self._judge: asyncio.Task[None] | None = None
+        self._hooks = Hooks(
+            lambda: self.config,
+            store,
+            self._memory,
+            booted=lambda: self.device.booted_group,
+            over=self._hooks_over,
+        )
+        self._aftermath = Aftermath(lambda: self.setting, store, self._memory, self.judging)
+        self._departure = Departure(
+            lambda: self.setting,
+            store,
+            self.judging,
+            post=self.post,
+            show=self._show,
+            give_up=self.give_up,
+        )
         self._looker = Looker(offers, self._found, busy=lambda: self.busy, may_begin=self._may_begin)
         self._rebooter = Rebooter(self._wants_reboot, self._may_reboot, self._reboot_held)
         self._reboot_hold: Hold | None = None
@@ -111,6 +134,20 @@ class Runner:
         """The running group was marked bad by hand: nothing marks it good again before the reboot."""
         self.offers.judged = False
         await self._memory.keep(self._store.leave_boot, self.device.boot_id)
+        self._stop_judging()
+
+    def reboot(self) -> None:
+        """A person wants what starts next.  Raises Refused."""
+        if self.busy:
+            raise Refused("Something is being installed", rule="busy")
+        if self._hooks.running:
+            raise Refused(f"The hook {self._hooks.running} is not over yet", rule="hook")
+        if not self.leaving and not isinstance(self.state, states.RebootPending):
+            raise Refused("Nothing waits for a reboot", rule="idle")
+        if isinstance(self.state, states.RebootPending):
+            self.post(states.RebootAllowed())
+        else:
+            self._departure.reboot(None)
 
     def look(self) -> None:
         """A source may have something new."""
@@ -143,13 +180,13 @@ class Runner:
     @property
     def detail(self) -> str:
         """The sentence of the state, without what holds it."""
-        return describe(self.state, self.device.booted_group, judging=self._judging)
+        return describe(self.state, self.device.booted_group, self._course())
 
     @property
     def reboots(self) -> bool:
         """The update that waits for its reboot gets one without anybody's help."""
-        return isinstance(self.state, states.RebootPending) and bool(
-            self.setting.reboot_command(self.state.update)
+        return isinstance(self.state, states.RebootPending) and self.setting.reboots_by_itself(
+            self.state.update
         )
 
     @property
@@ -187,6 +224,9 @@ class Runner:
 
     def stuck(self) -> str:
         """Why the machine does not get on, or ""."""
+        overdue = self.judging.overdue() if isinstance(self.state, states.Confirming) else ""
+        if overdue and not self.leaving:
+            return overdue
         silent = time.monotonic() - self._announce.moved_at
         if not self.busy or self._jobs.paused or silent < self.config.install.stall_timeout:
             return ""
@@ -194,13 +234,16 @@ class Runner:
 
     async def run(self) -> None:
         """Resume what was saved, then deliver events until cancelled."""
-        facts = await self.device.facts()
-        self.state, effects = machine.resume(self._store.saved_state(), facts)
+        facts, saved = await self.device.facts(), self._store.saved_state()
+        self.state, effects = machine.resume(saved, facts)
         for last in self._store.history(1):
             self._announce.outcome(last)
         self._show()
         try:
             await self._resume(effects)
+            self._hooks.resume(self.state)
+            if isinstance(saved, states.RebootPending) and isinstance(self.state, states.Idle):
+                self._spawn(self._aftermath.look_into(saved))
             self.resumed.set()
             while True:
                 letter = await self._inbox.get()
@@ -210,6 +253,9 @@ class Runner:
         finally:
             await self._looker.close()
             await self._rebooter.close()
+            await self._departure.close()
+            await self._hooks.close()
+            self._stop_judging()
             await self._jobs.close()
             for task in self._tasks:
                 task.cancel()
@@ -227,7 +273,7 @@ class Runner:
 
     async def _deliver(self, event: states.Event) -> Exception | None:
         """Never raises: the service goes on, whatever an event leads to."""
-        if event is self._verdict and self.leaving:  # given up while the verdict was on its way
+        if event is self.judging.verdict and self.leaving:  # given up while the verdict was on its way
             self._judging = False
             return None
         before = self.state
@@ -249,10 +295,16 @@ class Runner:
         if isinstance(event, _ENDS):
             await self._end(event)
         if isinstance(event, states.HealthGood | states.HealthBad) and failure is None:
-            self._judging = False
-            self._show()
-            self._rebooter.ask()
+            await self._judged(event)
         return failure
+
+    async def _judged(self, event: states.HealthGood | states.HealthBad) -> None:
+        self._judging = False
+        self.judging.settled()
+        if isinstance(event, states.HealthBad) and not self.leaving:
+            await self._let_the_sick_be_mended()
+        self._show()
+        self._rebooter.ask()
 
     def _illegal(self, error: machine.IllegalTransition) -> None:
         """A bug: the event is ignored, but what it was to end must end."""
@@ -273,6 +325,8 @@ class Runner:
             self.state = before
             if not isinstance(event, states.RollbackWanted) and not isinstance(error, NotSupportedError):
                 self._spawn(self._later(RETRY, event))
+            elif isinstance(before, states.Idle):  # it is not on trial
+                self._spawn(self._memory.keep(self._store.save_state, before))
 
     def _trouble(self, error: Exception) -> None:
         log_error(error)
@@ -287,22 +341,22 @@ class Runner:
             case states.Rescan():
                 self.look()
             case states.CheckHealth():
-                self._judging = True
-                self._spawn(self._judge())
+                self._check_health()
             case states.AskToReboot():
+                self._spawn(self.judging.remember_unreachable())
+                self._spawn(self._departure.prepare(trial=True))
                 self._rebooter.ask()
             case states.Reboot() if isinstance(self.state, states.RebootPending):
-                self._spawn(self._reboot(self.setting.reboot_command(self.state.update)))
-            case states.RollBack(group):
-                await self._roll_back(group)
+                self._departure.reboot(self.state.update)
+            case states.RollBack(group, by_request):
+                await self._departure.roll_back(group, by_request=by_request)
+            case states.RunHook(kind, update):
+                await self._hooks.add(kind, update)
             case states.MarkGood(group):
-                await self.device.mark_group(group, good=True)
-                self.offers.judged = True
-                self.offers.nudge()
-                if self.leaving:  # a person has changed his mind
-                    await self._memory.keep(self._store.leave_boot, "")
+                await self._mark_good(group)
             case states.MarkBad(group):
                 await self.device.mark_group(group, good=False)
+                await self._departure.prepare(trial=False)
             case states.Save() | states.Reject() | states.Record():
                 floor = self.config.policy.version_floor == "confirmed"
                 await self._memory.remember(effect, boot_id=self.device.boot_id, raises_floor=floor)
@@ -316,11 +370,15 @@ class Runner:
             if ended is not None:
                 self.look()  # what came meanwhile was not looked at
                 self.offers.nudge()
+                failed = isinstance(event, states.Condemned | states.Failed) and ended.counts(event)
+                if failed and ended.offer.source == "ota" and self.setting.reboots_after_failure():
+                    self._spawn(self._reboot_after_failure())
         self._show()
 
     def _may_begin(self) -> bool:
         """Whether the machine takes what an automatic source has."""
-        return self.offers.judged and not self.busy and isinstance(self.state, states.Idle)
+        resting = not self.busy and not self._hooks.running and isinstance(self.state, states.Idle)
+        return self.offers.judged and resting
 
     def _found(self, source: str) -> None:
         if not self._stopping:
@@ -328,24 +386,48 @@ class Runner:
 
     # Health, reboot, the way back
 
-    async def _judge(self) -> None:
+    def _check_health(self) -> None:
         if not self.device.booted_group:
             self.offers.judged = True  # started from elsewhere: there is no group to judge
-            self._judging = False
             self.look()
             return
-        if not self.leaving:
-            confirm = self.config.confirm
-            reason = await judge(self._watchdog, stable_for=confirm.stable_for, deadline=confirm.deadline)
+        trial = self.state.update if isinstance(self.state, states.Confirming) else None
         if self.leaving:
-            self._judging = False
+            self._spawn(self._departure.go_on(trial))
             return
-        self._verdict = states.HealthBad(reason) if reason else states.HealthGood(self.device.booted_group)
-        self.post(self._verdict)
+        self._judging = True
+        self._judge = self._spawn(self.judging.run(trial, self.post))
+
+    def _stop_judging(self) -> None:
+        """Nobody wants to know any more."""
+        if self._judge is not None:
+            self._judge.cancel()
+        self._judging = False
+        self.judging.settled()
+
+    async def _mark_good(self, group: str) -> None:
+        await self.device.mark_group(group, good=True)
+        try:
+            await self.device.prevent_late_fallback()
+        except UpdatedError as error:  # the running system is good all the same
+            self._trouble(error)
+        self._stop_judging()
+        await self.judging.overruled()  # unless it was its own verdict
+        await self._memory.keep(self._store.save_unreachable, ())
+        self.offers.judged = True
+        self.offers.nudge()
+        if self.leaving:  # a person has changed his mind
+            await self._memory.keep(self._store.leave_boot, "")
+
+    async def _let_the_sick_be_mended(self) -> None:
+        """With no other group to start, an update can only help: there is no way back to destroy."""
+        if not await self.device.other_bootable_group(self.device.booted_group):
+            self.offers.judged = True
+            self.look()
 
     def _wants_reboot(self) -> bool:
         """Not before the running group is judged: unconfirmed, it may be no way back."""
-        return self.reboots and not self._judging
+        return self.reboots and not self._judging and not self._hooks.running and not self._departure.begun
 
     async def _may_reboot(self) -> Hold | None:
         assert isinstance(self.state, states.RebootPending)
@@ -361,22 +443,18 @@ class Runner:
         await asyncio.sleep(delay)
         self.post(event)
 
-    async def _reboot(self, reboot: Sequence[str]) -> None:
-        try:
-            await command.check(reboot)
-        except UpdatedError as error:
-            self._trouble(error)
+    async def _reboot_after_failure(self) -> None:
+        """RAUC's `reboot-criteria=failed-update`."""
+        hold = await self.gate.may_reboot(Subject("ota", "", ""))
+        if hold is not None:
+            log.warning("no reboot after the failed update: %s", hold.text)
+        else:
+            self._departure.reboot(None)
 
-    async def _roll_back(self, group: str) -> None:
-        other = await self.device.other_bootable_group(group)
-        if not other:
-            self.post(states.NothingToFallBackTo())
-            return
-        await self.device.mark_group(group, good=False)
-        await self.give_up()  # the other group is the only one left
-        self._show(f"Rolled back: the next start is from {other}.")
-        if self.config.reboot.when == "immediately":
-            self._spawn(self._reboot(self.config.reboot.command or ("systemctl", "reboot")))
+    def _hooks_over(self) -> None:
+        self._show()
+        self.look()
+        self._rebooter.ask()
 
     # Small things
 
@@ -389,8 +467,17 @@ class Runner:
         hold, paused = self._hold(), self._jobs.paused
         self._announce.waits(hold, paused=paused)
         where = self.device.booted_group
-        text = text or describe(self.state, where, judging=self._judging, hold=hold, paused=paused)
+        text = text or describe(self.state, where, self._course(), hold=hold, paused=paused)
         self._announce.state(states.NAMES[type(self.state)], text)
+
+    def _course(self) -> Course:
+        return Course(
+            judging=self._judging,
+            sick=self.judging.sick,
+            left_for=self._departure.left_for if self.leaving else "",
+            hook=self._hooks.running,
+            rebooting=self._departure.begun,
+        )
 
     def _hold(self) -> Hold | None:
         """Why what is known to be there does not begin."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from updated.config.agent_toml import AgentConfig
 from updated.core import states
+from updated.core.health import Check
 from updated.core.polling import Criteria, wants_reboot
 from updated.host import identity
 from updated.host.trusted_time import TrustedTime
@@ -20,6 +21,7 @@ from updated.install.installer import Ways
 from updated.install.link_settings import settings_from
 from updated.install.location import Locations
 from updated.service.bundles import Bundles
+from updated.service.checks import Heartbeats, make_checks
 from updated.service.gate import Gatekeeper
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ class Setting:
     bundles: Bundles
     gate: Gatekeeper
     time: TrustedTime
+    checks: Sequence[Check]
+    heartbeats: Heartbeats
 
     def ways(self, *, metered: bool) -> Ways:
         """How images get into slots."""
@@ -47,20 +51,33 @@ class Setting:
             saving=Saving(install.min_saved, install.poorly_saved, metered),
         )
 
-    def reboot_command(self, update: states.Update) -> Sequence[str]:
-        """What reboots after `update` was installed; () if nobody wants that."""
-        polling = self.device.config.polling
+    def reboots_by_itself(self, update: states.Update) -> bool:
+        """After `update` was installed nobody has to ask for the reboot."""
         if self.config.reboot.when == "immediately":
-            return self.config.reboot.command or ("systemctl", "reboot")
-        if polling.url is None or update.source != "ota":
-            return ()
-        if wants_reboot(criteria_of(self.device), succeeded=True, updated_slots=True):
-            return shlex.split(polling.reboot_cmd)
-        return ()
+            return True
+        polled = self.device.config.polling.url is not None and update.source == "ota"
+        return polled and wants_reboot(criteria_of(self.device), succeeded=True, updated_slots=True)
+
+    def reboots_after_failure(self) -> bool:
+        """RAUC's `reboot-criteria=failed-update`."""
+        polled = self.device.config.polling.url is not None
+        return polled and wants_reboot(criteria_of(self.device), succeeded=False, updated_slots=True)
+
+    def reboot_command(self, update: states.Update | None) -> Sequence[str]:
+        """What reboots, after `update` was installed or without one; (): logind is asked."""
+        polling = self.device.config.polling
+        if self.config.reboot.command or polling.url is None or update is None or update.source != "ota":
+            return self.config.reboot.command
+        return shlex.split(polling.reboot_cmd)
 
 
-async def make_setting(device: Device, config: AgentConfig, gate: Gatekeeper, memory: Path) -> Setting:
-    """`memory`: the data directory, the same as long as the service runs.  Raises ConfigError."""
+async def make_setting(
+    device: Device, config: AgentConfig, gate: Gatekeeper, memory: Path, before: Setting | None = None
+) -> Setting:
+    """`memory`: the data directory, the same as long as the service runs.  `before`: what this replaces.
+
+    Raises ConfigError.
+    """
     system = device.config
     link = settings_from(config.http, system.streaming)
     locations = Locations(
@@ -72,7 +89,9 @@ async def make_setting(device: Device, config: AgentConfig, gate: Gatekeeper, me
     )
     facts = await asyncio.to_thread(_facts, device)
     time = await asyncio.to_thread(TrustedTime, memory, log.warning)
-    return Setting(device, config, locations, Bundles(device, locations, facts, time), gate, time)
+    bundles = Bundles(device, locations, facts, time)
+    checks, heartbeats = make_checks(config.confirm, link, before.heartbeats if before else None)
+    return Setting(device, config, locations, bundles, gate, time, checks, heartbeats)
 
 
 def criteria_of(device: Device) -> Criteria:

@@ -1,0 +1,55 @@
+"""After a fallback: what became of the boots in which the other system ran, or tried to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from updated.core import states
+from updated.host import boots
+from updated.service.details import outcome_of
+from updated.service.judging import Judging
+from updated.service.memory import Memory
+from updated.service.setting import Setting
+from updated.service.trials import decisive_check, trials_of
+from updated.store import Store
+
+log = logging.getLogger(__name__)
+
+LINES = 20  # of the journal
+
+
+class Aftermath:
+    """Looks into it beside everything else: it may take seconds."""
+
+    def __init__(
+        self, setting: Callable[[], Setting], store: Store, memory: Memory, judging: Judging
+    ) -> None:
+        self._setting = setting
+        self._store = store
+        self._memory = memory
+        self._judging = judging
+
+    async def look_into(self, saved: states.RebootPending) -> None:
+        """Of the trial of `saved`, which is over."""
+        update = saved.update
+        failed = await boots.boots_between(saved.boot_id, self._setting().device.boot_id)
+        lines = await boots.last_lines(failed[-1], LINES) if failed else ()
+        if failed and update.manifest_hash:
+            await self._memory.keep(self._store.annotate, update.manifest_hash, failed, lines)
+        for line in lines:
+            log.info("the journal of the failed boot: %s", line)
+        await self._excuse(update)
+
+    async def _excuse(self, update: states.Update) -> None:
+        """A server that this system cannot reach either has said nothing about that one."""
+        decided = decisive_check(trials_of(update, self._store.judgements()))
+        checks = [c for c in self._setting().checks if c.rule.name == decided and c.rule.remote]
+        if not checks or update.manifest_hash not in self._store.quarantine():
+            return
+        reports = await self._judging.look(checks)
+        if all(report.ok for report in reports):
+            return
+        await self._memory.keep(self._store.lift, update.manifest_hash)
+        text = f"Not held against version {update.version}: {decided} cannot be reached from here either."
+        await self._memory.note(outcome_of(update, "excused", text))

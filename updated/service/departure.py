@@ -1,0 +1,115 @@
+"""The ways out of the running system: the reboot into an update, and the way back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from updated import command
+from updated.core import states
+from updated.errors import UpdatedError
+from updated.host import reboot
+from updated.install.device import Device
+from updated.service.judging import Judging
+from updated.service.memory import log_error
+from updated.service.reboots import Reboots, Step
+from updated.service.setting import Setting
+from updated.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Departure:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self,
+        setting: Callable[[], Setting],
+        store: Store,
+        judging: Judging,
+        *,
+        post: Callable[[states.Event], None],
+        show: Callable[[str], None],
+        give_up: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`give_up`: the running group is bad now; nothing may mark it good again."""
+        self.left_for = ""  # the group that starts next, once the running one was given up
+        self._setting = setting
+        self._store = store
+        self._judging = judging
+        self._post = post
+        self._show = show
+        self._give_up = give_up
+        self._reboots = Reboots(lambda: self._setting().config, show)
+
+    @property
+    def begun(self) -> bool:
+        """A reboot was asked for, and is to come."""
+        return self._reboots.begun
+
+    async def close(self) -> None:
+        await self._reboots.close()
+
+    async def prepare(self, *, trial: bool) -> None:
+        """Whoever reboots now, starts the new primary, or without `trial` the committed one."""
+        argument = self._device.reboot_argument
+        if not argument:
+            return
+        try:
+            await reboot.prepare_argument(argument if trial else "")
+        except UpdatedError as error:
+            log_error(error)
+
+    def reboot(self, update: states.Update | None) -> None:
+        """Now, into `update`, or into whatever starts next."""
+        before = self._judging.remember_unreachable if update is not None else None
+        self._reboots.begin(_steps(self._setting(), update), before)
+        self._show("")
+
+    async def roll_back(self, group: str, *, by_request: bool) -> None:
+        """Raises UpdatedError; nothing has begun then."""
+        other = await self._device.other_bootable_group(group)
+        if not other:
+            self._post(states.NothingToFallBackTo())
+            return
+        await self._device.mark_group(group, good=False)
+        await self.prepare(trial=False)
+        self.left_for = other
+        await self._give_up()  # the other group is the only one left
+        self._reboot_after_rollback(by_request=by_request)
+
+    async def go_on(self, update: states.Update | None) -> None:
+        """The service died between giving the running group up and the reboot.
+
+        `update`: what was on trial; None: somebody marked the running group bad by hand.
+        """
+        self.left_for = await self._device.other_bootable_group(self._device.booted_group)
+        if update is None or not self.left_for:
+            return
+        known = self._store.quarantine().get(update.manifest_hash)
+        self._reboot_after_rollback(by_request=known is None or known.reason == states.TAKEN_BACK)
+
+    def _reboot_after_rollback(self, *, by_request: bool) -> None:
+        config = self._setting().config
+        if (config.reboot.when if by_request else config.confirm.fallback) in ("immediately", "reboot"):
+            self.reboot(None)
+        else:
+            self._show("")
+
+    @property
+    def _device(self) -> Device:
+        return self._setting().device
+
+
+def _steps(setting: Setting, update: states.Update | None) -> Sequence[Step]:
+    """How to start `update`, or whatever starts next."""
+    wanted = setting.config.reboot
+    argument = setting.device.reboot_argument if update is not None else ""
+    steps = reboot.steps(argument=argument, message=wanted.message, delay=wanted.delay)
+    words = setting.reboot_command(update)
+    return (partial(_run, words), *steps[1:]) if words else steps
+
+
+async def _run(words: Sequence[str]) -> None:
+    await command.check(words)

@@ -1,0 +1,196 @@
+"""Judges the running system: once in each boot, and again and again while it is not well."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from updated.core import states
+from updated.core.health import Check, CheckReport, Judgement, Verdict
+from updated.document import Document
+from updated.health.gate import Gate
+from updated.health.watchdog import Watchdog
+from updated.host.clock import timestamp
+from updated.service.announce import Announcer
+from updated.service.memory import Memory
+from updated.service.setting import Setting
+from updated.store import Store
+
+log = logging.getLogger(__name__)
+
+AGAIN: Final = 60.0  # seconds from a bad verdict to the next look at a system that runs on with it
+LOOK: Final = 30.0  # seconds for the last look before a reboot
+SAVE_AFTER: Final = 5.0  # seconds; what led to a reset is known then, and flash is not worn
+BEFORE: Final = "the system before could not reach it either"
+
+
+@dataclass(frozen=True, slots=True)
+class _Began:
+    """When the judging began in this boot, for a service that was restarted."""
+
+    boot_id: str = ""
+    monotonic: float = 0.0
+
+
+class Judging:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self,
+        setting: Callable[[], Setting],
+        watchdog: Watchdog,
+        store: Store,
+        announcer: Announcer,
+        *,
+        runtime_directory: Path,
+    ) -> None:
+        self.verdict: states.Event | None = None  # the last that was posted
+        self._setting = setting
+        self._watchdog = watchdog
+        self._store = store
+        self._memory = Memory(store, announcer)
+        self._announce = announcer
+        self._began = Document(runtime_directory / "judging.json", _Began, _Began(), log.warning)
+        self._gate: Gate | None = None
+        self._judgement: Judgement | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._overdue = ""
+
+    @property
+    def sick(self) -> str:
+        """Why the running system is not healthy, as far as it was judged; "": it is, or nobody knows yet."""
+        judgement = self._judgement
+        return judgement.text if judgement is not None and judgement.state == "bad" else ""
+
+    def overdue(self) -> str:
+        """Why the system on trial gets no ping any more; "" while all is in time."""
+        return self._overdue or (self._gate.overdue() if self._gate is not None else "")
+
+    def settled(self) -> None:
+        """What follows from the verdict was done: pings may go on."""
+        self._overdue = ""
+
+    async def run(self, trial: states.Update | None, post: Callable[[states.Event], None]) -> None:
+        """Post HealthGood or HealthBad, and after a bad one HealthGood should it get well.
+
+        `trial`: the update that has to prove itself; None on an ordinary boot.  Cancel it to end it.
+        """
+        self._begin(trial)
+        try:
+            verdict = await self._judge(await self._first_began(), trial)
+            self._overdue = "" if verdict.good or trial is None else verdict.text
+            self._post(verdict, post)
+            while not verdict.good:
+                await asyncio.sleep(AGAIN)
+                verdict = await self._judge(time.monotonic(), None)
+                if verdict.good:
+                    self._post(verdict, post)
+        finally:
+            self._gate = None
+            if self._saving is not None:
+                self._saving.cancel()
+
+    async def remember_unreachable(self) -> None:
+        """What of other machines this system cannot reach is no fault of the next one."""
+        remote = [check for check in self._setting().checks if check.rule.remote and check.rule.required]
+        try:
+            async with asyncio.timeout(LOOK):
+                failed = [report.name for report in await self.look(remote) if not report.ok]
+        except TimeoutError:
+            failed = [check.rule.name for check in remote]
+        await self._memory.keep(self._store.save_unreachable, failed)
+
+    async def overruled(self) -> None:
+        """A person has said that it is good; no verdict is wanted any more."""
+        self.settled()
+        if self._judgement is not None and self._judgement.state != "good":
+            await self._settle(Verdict(good=True, decided="", text="A person said so."))
+
+    async def look(self, checks: Sequence[Check]) -> tuple[CheckReport, ...]:
+        """Each once, now."""
+        if not checks:
+            return ()
+        return await self._make_gate(checks, time.monotonic(), {}).look_once()
+
+    def _begin(self, trial: states.Update | None) -> None:
+        device = self._setting().device
+        version = trial.version if trial else device.running_version
+        self._judgement = Judgement(device.boot_id, device.booted_group, version, "judging", timestamp())
+        self._announce.health(self._judgement)
+        if trial is not None:
+            self._save_soon(0)
+
+    async def _judge(self, began: float, trial: states.Update | None) -> Verdict:
+        excused = dict.fromkeys(self._store.unreachable(), BEFORE) if trial is not None else {}
+        gate = self._make_gate(self._setting().checks, began, excused)
+        if trial is not None:
+            self._gate = gate  # an ordinary boot is pinged whatever the checks say
+        verdict = await gate.judge()
+        await self._settle(verdict)
+        return verdict
+
+    def _make_gate(self, checks: Sequence[Check], began: float, excused: Mapping[str, str]) -> Gate:
+        confirm = self._setting().config.confirm
+        return Gate(
+            self._watchdog,
+            checks,
+            stable_for=confirm.stable_for,
+            deadline=confirm.deadline,
+            began=began,
+            excused=excused,
+            changed=self._changed,
+        )
+
+    async def _first_began(self) -> float:
+        """A service that is restarted again and again has no more time than one that is not."""
+        boot_id, now = self._setting().device.boot_id, time.monotonic()
+        known = self._began.value
+        if known.boot_id == boot_id and known.monotonic <= now:
+            return known.monotonic
+        await self._memory.keep(self._began.save, _Began(boot_id, now))
+        return now
+
+    def _changed(self, reports: tuple[CheckReport, ...]) -> None:
+        if self._judgement is None:
+            return
+        self._judgement = replace(self._judgement, checks=reports)
+        self._announce.health(self._judgement)
+        if self._gate is not None:
+            self._save_soon(SAVE_AFTER)
+
+    def _save_soon(self, delay: float) -> None:
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save_later(delay))
+
+    async def _save_later(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        await self._save()
+
+    async def _save(self) -> None:
+        if self._judgement is not None:
+            await self._memory.keep(self._store.judged, self._judgement)
+
+    async def _settle(self, verdict: Verdict) -> None:
+        assert self._judgement is not None
+        state = "good" if verdict.good else "bad"
+        changed = self._judgement.state != state
+        self._judgement = replace(
+            self._judgement,
+            state=state,
+            time=timestamp() if changed else self._judgement.time,
+            decided=verdict.decided,
+            text=verdict.text,
+        )
+        self._announce.health(self._judgement)
+        if changed:
+            await self._save()
+
+    def _post(self, verdict: Verdict, post: Callable[[states.Event], None]) -> None:
+        booted = self._setting().device.booted_group
+        self.verdict = states.HealthGood(booted) if verdict.good else states.HealthBad(verdict.text)
+        post(self.verdict)

@@ -1,0 +1,66 @@
+"""Asks for a reboot, and harder and harder until it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from updated.config.agent_toml import AgentConfig
+from updated.errors import UpdatedError
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[], Awaitable[None]]
+"""One way to ask for it.  Raises UpdatedError if it was refused at once."""
+
+
+class Reboots:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self,
+        config: Callable[[], AgentConfig],
+        tell: Callable[[str], None],
+    ) -> None:
+        """`tell`: a sentence for whoever waits."""
+        self._config = config
+        self._tell = tell
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """A reboot was asked for, and is to come."""
+        return self._task is not None and not self._task.done()
+
+    def begin(self, steps: Sequence[Step], before: Callable[[], Awaitable[None]] | None) -> None:
+        """Ask by the first of `steps`; by the next one where that fails or nothing comes of it.
+
+        `before`: what must still be done.
+        """
+        if not self.begun:
+            self._task = asyncio.create_task(self._run(steps, before))
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, steps: Sequence[Step], before: Callable[[], Awaitable[None]] | None) -> None:
+        if before is not None:
+            await before()
+        announced = self._config().reboot.delay  # the first step waits so long by itself
+        for number, step in enumerate(steps, 1):
+            try:
+                await step()
+            except UpdatedError as error:
+                log.error("The reboot was refused: %s", error.with_hint())
+                self._tell(f"The reboot was refused: {error}.")
+                continue
+            if number == len(steps):
+                break
+            await asyncio.sleep(self._config().reboot.escalate_after + announced)
+            announced = 0.0
+            waited = self._config().reboot.escalate_after
+            log.error("The reboot did not come within %g s; asking harder (step %d)", waited, number + 1)
+            self._tell(f"The reboot did not come within {waited:g} s; it is asked for harder.")
