@@ -211,6 +211,8 @@ class Device:
             raise Refused("cannot activate multiple slots", rule="mark")
         for slot in slots:
             await self._mark_one(slot, state)
+        if state == "good" and identifier == "booted":
+            await self.prevent_late_fallback()
         names = " ".join(slot.name for slot in slots)
         return names, f"marked slot(s) {names} as {state}"
 
