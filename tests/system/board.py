@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.system.container import Container
 
 UNIT = "updated.service"
+HANG_FLAG = "/etc/test/hang"
 SLOT_SIZE = 160 << 20  # bytes; files with holes
 RELOADED = "configuration reloaded"
 GRUBENV = "/boot/grub/grubenv"
@@ -52,6 +53,19 @@ DROP_IN = """\
 ExecStart=
 ExecStart=/usr/bin/updated service --cmdline=/etc/test/cmdline --boot-id=/etc/test/boot-id
 """
+# Python imports it before the product.  SIGUSR2 blocks the main thread, and so the event loop, for ever; the
+# other threads go on, and faulthandler can say where it hangs.
+HANG = f"""\
+import os, signal, time
+
+def hang(*_):
+    while True:
+        time.sleep(3600)
+
+signal.signal(signal.SIGUSR2, hang)
+if os.path.exists("{HANG_FLAG}"):
+    hang()
+"""
 
 
 class Board:
@@ -86,6 +100,11 @@ class Board:
         self.write("/etc/systemd/system/updated.service.d/override.conf", f"[Service]\n{lines}\n")
         self.run("systemctl daemon-reload")
 
+    def replace(self, lines: str) -> None:
+        """What stands for the service itself in its unit: stronger than `override`, any section."""
+        self.write("/etc/systemd/system/updated.service.d/z.conf", lines)
+        self.run("systemctl daemon-reload")
+
     def boot_from(self, bootname: str, boot_id: str) -> None:
         """What the service takes for the kernel's words at its next start."""
         self.write("/etc/test/cmdline", f"quiet rauc.slot={bootname}\n")
@@ -101,6 +120,11 @@ class Board:
         part = f"{path}.part"
         self.write(part, source.read_bytes())
         self.container.path(part).rename(self.container.path(path))
+
+    def make_hangable(self) -> None:
+        """From its next start, the service hangs at SIGUSR2; at once, if there is a file HANG_FLAG."""
+        (folder,) = self.container.path("/etc").glob("python3.*")
+        self.write(f"/etc/{folder.name}/sitecustomize.py", HANG)
 
     # The service
 

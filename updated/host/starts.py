@@ -3,7 +3,7 @@
 A service that cannot start ends, and in the end systemd reboots the device (StartLimitAction=), so that the
 bootloader counts and a bad system is left.  That must not go on for ever where no system can start, for
 example because of a mistake in a configuration file that all groups share.  So the boots in which it failed
-are counted, in the unit's own state directory: where the data directory is, a broken configuration cannot say.
+are counted, in the unit's own state directory: a broken configuration cannot say where the data directory is.
 """
 
 from __future__ import annotations
@@ -25,37 +25,41 @@ MAX_BOOTS: Final = 10
 passing fault among them."""
 
 FAILED: Final = "failed-starts.json"  # in $STATE_DIRECTORY: the boot ids, the last at the end
-CONFIRMED: Final = "confirmed"  # in $RUNTIME_DIRECTORY, so until the reboot
+CONFIRMED: Final = "confirmed"  # in $RUNTIME_DIRECTORY: the boot id, if this boot was ever confirmed
+
+_MAX_ID = 64  # characters; a UUID has 36
 
 
 class Starts:
-    """Of a unit with StateDirectory= and RuntimeDirectory= (systemd.exec(5)); without them nothing is counted.
+    """Of a unit with StateDirectory= and RuntimeDirectory= (systemd.exec(5)); else nothing is counted.
 
     All of it blocks, and never raises.
     """
 
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, boot_id: Path = proc.BOOT_ID, environ: Mapping[str, str] = os.environ) -> None:
+        """`boot_id`: the file that names the boot."""
+        self._boot_id = boot_id
         self._state = _first(environ, "STATE_DIRECTORY")
         self._runtime = _first(environ, "RUNTIME_DIRECTORY")
 
-    def failed(self, boot_id: Path = proc.BOOT_ID) -> str:
-        """One more start has failed, in the boot that the file `boot_id` names.
+    def failed(self) -> str:
+        """One more start has failed.
 
         Returns why the service should stay up and say so; "": it should end, and systemd counts.
         """
-        if self._confirmed():  # since then somebody has changed something
-            return "this system was confirmed before, so a reboot is no help"
-        if self._state is None:
-            return ""
         boots: list[str] = []
         try:
-            now = proc.boot_id(boot_id)
+            now = self._now()
+            if self._confirmed() == now:  # since then somebody has changed something
+                return "this system was confirmed before, so a reboot is no help"
+            if self._state is None:
+                return ""
             document = _document(self._state)
-            boots = [*(boot for boot in dict.fromkeys(document.value) if boot != now), now]
-            document.save(boots[-MAX_BOOTS:])
+            boots = [*(boot for boot in dict.fromkeys(document.value) if boot != now), now][-MAX_BOOTS:]
+            document.save(boots)
         except DeviceError as error:
             log.warning("failed starts are not counted: %s", error)
-        return f"no start has succeeded in {len(boots)} boots" if len(boots) >= MAX_BOOTS else ""
+        return f"no start has succeeded in {MAX_BOOTS} boots" if len(boots) == MAX_BOOTS else ""
 
     def clear(self) -> None:
         """The running system is confirmed.  Writes to the medium only if there was something to forget."""
@@ -63,15 +67,22 @@ class Starts:
             if self._state is not None:
                 _document(self._state).save([])
             if self._runtime is not None:
-                (self._runtime / CONFIRMED).touch()
+                (self._runtime / CONFIRMED).write_text(self._now())
         except (DeviceError, OSError) as error:
             log.warning("failed starts are not forgotten: %s", error)
 
-    def _confirmed(self) -> bool:
+    def _now(self) -> str:
+        """Raises DeviceError."""
+        return proc.boot_id(self._boot_id)[:_MAX_ID]
+
+    def _confirmed(self) -> str | None:
+        if self._runtime is None:
+            return None
         try:
-            return self._runtime is not None and (self._runtime / CONFIRMED).exists()
+            with (self._runtime / CONFIRMED).open("rb") as file:
+                return file.read(_MAX_ID).decode(errors="replace")
         except OSError:
-            return False
+            return None
 
 
 def _document(folder: Path) -> Document[list[str]]:
