@@ -20,7 +20,7 @@ CODE_SIGNING, EMAIL = ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.EMAI
 class Authority:
     """A root with its own revocation list."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, days: tuple[int, int] = (-3000, 3000)) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._serials: dict[bytes, int] = {}
@@ -37,7 +37,7 @@ class Authority:
             crl_sign=True,
         )
         self._certificate = (
-            self._builder(self._name, self._key.public_key(), (-3000, 3000))
+            self._builder(self._name, self._key.public_key(), days)
             .add_extension(constraints, critical=True)
             .add_extension(usage, critical=True)
             .sign(self._key, hashes.SHA256())

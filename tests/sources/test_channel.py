@@ -18,6 +18,7 @@ import pytest
 
 from tests.fakes.index_server import IndexServer, fetch
 from tests.fakes.ota import FakeClock
+from updated.bundle.chain import SignerChain
 from updated.bundle.trust import Keyring, KeyringPolicy
 from updated.core.link import Fetch, LinkSettings
 from updated.core.model import Expected
@@ -89,6 +90,7 @@ class Bench:
     keyrings: int = 0
     fetch: Fetch = fetch
     query: str = ""
+    proved: list[tuple[datetime, datetime | None]] = field(default_factory=list)
 
     def put(self, entry: object = ENTRY, **more: object) -> bytes:
         body = json.dumps({"channels": {"stable": entry, "beta": {**ENTRY, "version": "2"}}, **more})
@@ -110,7 +112,12 @@ class Bench:
             keyring=self._keyring,
             device=lambda: self.device,
             now=lambda: self.now,
+            on_signed=self._signed,
         )
+
+    async def _signed(self, chain: SignerChain, issued: datetime | None) -> None:
+        assert chain.signing_time is not None
+        self.proved.append((chain.signing_time, issued))
 
     async def _keyring(self) -> Keyring:
         self.keyrings += 1
@@ -388,6 +395,29 @@ def test_a_certificate_that_is_over(bench: Bench) -> None:
         error = await bench.refusal(bench.feed())
         assert isinstance(error, ValidityError)
         assert "clock" in error.hint
+
+    run(bench, scenario())
+
+
+def test_who_signs_says_what_time_it_is(bench: Bench) -> None:
+    """Only what is signed, whole, and not an old one shown again."""
+
+    async def scenario() -> None:
+        feed = bench.feed()
+        bench.put(issued="2026-01-01T00:00:00Z")
+        await bench.look(feed)
+        assert bench.proved == []
+        bench.put_signed(issued="2026-01-03T00:00:00Z")
+        await bench.look(feed)
+        [(signed, issued)] = bench.proved
+        assert issued == datetime(2026, 1, 3, tzinfo=UTC)
+        assert abs(bench.now - signed) < timedelta(hours=1)
+        bench.put_signed(issued="2026-01-02T00:00:00Z")
+        await bench.refusal(feed)
+        body = bench.put_signed(issued="2026-01-04T00:00:00Z")
+        bench.server.documents[INDEX] = body.replace(b"01-04", b"09-04")
+        await bench.refusal(bench.feed())
+        assert len(bench.proved) == 1
 
     run(bench, scenario())
 
