@@ -17,6 +17,7 @@ ROWS: dict[str, float] = {
     "updated.api": 5,
     "updated.service": 5,
     "updated.authoring": 5,
+    "updated.doctor": 5,
     "updated.install": 4,
     **dict.fromkeys(
         (

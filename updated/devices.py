@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from updated.errors import DeviceError
@@ -29,6 +29,7 @@ class Mount:
     mountpoint: str
     source: str  # what was mounted, often a path in /dev
     fstype: str
+    options: str = field(default="", compare=False)  # the file system's own, separated by commas
 
 
 def parse_mountinfo(data: bytes) -> tuple[Mount, ...]:
@@ -97,6 +98,14 @@ def find_mountpoint(device: str, *, mountinfo: Path = MOUNTINFO, sysfs: Path = S
     return None
 
 
+def standing_on(device: str, *, sysfs: Path = SYSFS) -> frozenset[str]:
+    """Numbers of `device` itself and of everything that stands on it, as for `find_mountpoint`."""
+    try:
+        return frozenset(_numbers(device, sysfs))
+    except (OSError, ValueError):  # not there
+        return frozenset()
+
+
 def _parse_mount(line: bytes) -> Mount | None:
     """`36 35 98:0 /root /mountpoint options [optional...] - type source superoptions`"""
     fields = line.split(b" ")
@@ -110,6 +119,7 @@ def _parse_mount(line: bytes) -> Mount | None:
         mountpoint=_text(fields[4]),
         fstype=_text(fields[dash + 1]),
         source=_text(fields[dash + 2]),
+        options=_text(fields[dash + 3]) if len(fields) > dash + 3 else "",
     )
 
 
