@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -39,8 +40,17 @@ class Check(Protocol):
         """Seconds between two looks."""
         ...
 
+    @property
+    def limit(self) -> float:
+        """Seconds after which a look has come to its end."""
+        ...
+
     async def look(self) -> Look:
         """Never raises, and comes to an end by itself."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is kept from one look to the next; the next one begins anew."""
         ...
 
 
@@ -85,48 +95,67 @@ class _Course:
 
     rule: Rule
     report: CheckReport
-    since: float | None = None  # holds without a break since then
+    since: float | None = None  # holds without a break since this look
+    last: float = 0.0  # the latest look
+    proved: bool = False  # has held for long enough once
+    trouble: str = ""  # what it saw when it last failed
 
 
 class Judge:
-    """All that counts must hold without a break for `stable_for`, each before its deadline.
+    """All that counts must hold together, without a break, for `stable_for`, each before its deadline.
+
+    They hold from the first good look of the one that came last to the latest look of the one that was
+    looked at longest ago: a look that hangs is no good one.  Whoever has held for long enough before its own
+    deadline, and fails later, has until the last deadline of all.
 
     Times are of one clock that never goes back, in seconds; it has none of its own.
     """
 
     def __init__(
-        self, rules: Sequence[Rule], *, stable_for: float, began: float, excused: Mapping[str, str]
+        self,
+        rules: Iterable[Rule],
+        *,
+        stable_for: float,
+        began: float,
+        excused: Mapping[str, str],
+        not_before: float = -math.inf,
     ) -> None:
-        """`excused`: name of a check -> why it does not count."""
+        """`excused`: name of a remote check -> why it does not count.  `not_before`: nobody is condemned."""
         self._stable_for = stable_for
         self._began = began
-        self._courses = {rule.name: _course(rule, excused.get(rule.name, "")) for rule in rules}
+        self._not_before = not_before
+        self._courses = {rule.name: _course(rule, excused) for rule in rules}
+        self._deadline = max((course.rule.deadline for course in self._counting), default=0.0)
 
     def saw(self, name: str, look: Look, now: float, timestamp: str) -> bool:
         """Take in one look; returns whether the check is better or worse than before."""
         course = self._courses[name]
         changed = course.report.ok is not look.ok
-        course.report = replace(
-            course.report,
-            ok=look.ok,
-            text=look.text[-MAX_OUTPUT:],
-            time=timestamp if changed else course.report.time,
-        )
+        text = look.text[-MAX_OUTPUT:]
+        time = timestamp if changed else course.report.time
+        course.report = replace(course.report, ok=look.ok, text=text, time=time)
+        course.last = now
         if not look.ok:
-            course.since = None
+            course.since, course.trouble = None, text
         elif course.since is None:
             course.since = now
+        course.proved = course.proved or self._long_enough(_run(course))
         return changed
 
     def verdict(self, now: float) -> Verdict | None:
         """None: not known yet.  A look that is due must have been taken in before."""
-        counting = [course for course in self._courses.values() if _counts(course)]
-        if all(course.since is not None and now - course.since >= self._stable_for for course in counting):
+        counting = self._counting
+        if self._long_enough(_common_run(counting)):
             return Verdict(good=True, decided="", text=self._praise(counting))
-        for course in counting:
-            late = now - self._began >= course.rule.deadline
-            if late and (course.since is None or now - course.since < self._stable_for):
-                return Verdict(good=False, decided=course.rule.name, text=self._blame(course))
+        if now < self._not_before:
+            return None
+        age = now - self._began
+        late = [course for course in counting if age >= course.rule.deadline and not course.proved]
+        if late:
+            worst = self._worst(late, now)
+            return _blame(worst, self._stable_for, worst.rule.deadline, now)
+        if age >= self._deadline:
+            return _blame(self._worst(counting, now), self._stable_for, self._deadline, now)
         return None
 
     def overdue(self, now: float) -> str:
@@ -137,19 +166,64 @@ class Judge:
     def reports(self) -> tuple[CheckReport, ...]:
         return tuple(course.report for course in self._courses.values())
 
+    @property
+    def _counting(self) -> list[_Course]:
+        return [c for c in self._courses.values() if c.rule.required and not c.report.excused]
+
+    def _long_enough(self, run: float) -> bool:
+        return run >= self._stable_for
+
     def _praise(self, counting: Sequence[_Course]) -> str:
         names = ", ".join(course.rule.name for course in counting if course.rule.name != GATE)
         return f"Healthy for {self._stable_for:g} s{f': {names}' if names else ''}."
 
-    def _blame(self, course: _Course) -> str:
-        within = f"not healthy for {self._stable_for:g} s within {course.rule.deadline:g} s"
-        seen = "it has not answered yet" if course.report.ok is None else course.report.text
-        return f"{course.rule.name}: {within}: {seen}"
+    def _worst(self, courses: Sequence[_Course], now: float) -> _Course:
+        """The one that keeps the others waiting: it fails, or has just begun to hold, or hangs."""
+
+        def badness(course: _Course) -> float:
+            if course.since is None:
+                return math.inf
+            return max(self._stable_for - (now - course.since), now - course.last)
+
+        return max(courses, key=badness)
 
 
-def _course(rule: Rule, excused: str) -> _Course:
-    return _Course(rule, CheckReport(rule.name, rule.required, None, "", excused=excused))
+def excuses(rules: Iterable[Rule], reports: Iterable[CheckReport]) -> dict[str, str]:
+    """For the system that comes next: which remote checks cannot be held against it, and why."""
+    remote = {rule.name for rule in rules if rule.remote}
+    return {
+        report.name: "the system before could not reach it either"
+        for report in reports
+        if report.name in remote and report.ok is False
+    }
 
 
-def _counts(course: _Course) -> bool:
-    return course.rule.required and not course.report.excused
+def _course(rule: Rule, excused: Mapping[str, str]) -> _Course:
+    why = excused.get(rule.name, "") if rule.remote else ""
+    return _Course(rule, CheckReport(rule.name, rule.required, None, "", excused=why))
+
+
+def _run(course: _Course) -> float:
+    """Seconds that it was seen to hold; less than nothing: it does not."""
+    return -math.inf if course.since is None else course.last - course.since
+
+
+def _common_run(courses: Sequence[_Course]) -> float:
+    """Seconds that all were seen to hold together; for ever where nothing is asked."""
+    latest = max((math.inf if c.since is None else c.since for c in courses), default=-math.inf)
+    return min((course.last for course in courses), default=math.inf) - latest
+
+
+def _blame(course: _Course, stable_for: float, deadline: float, now: float) -> Verdict:
+    text = f"not healthy for {stable_for:g} s within {deadline:g} s: {_seen(course, now)}"
+    return Verdict(good=False, decided=course.rule.name, text=f"{course.rule.name}: {text}")
+
+
+def _seen(course: _Course, now: float) -> str:
+    if course.report.ok is None:
+        return "it has not answered yet"
+    if course.since is None:
+        return course.report.text
+    silent = f", and it has not answered for {now - course.last:.0f} s" if now - course.last >= 1 else ""
+    before = f"; before: {course.trouble}" if course.trouble else ""
+    return f"it held for {_run(course):.0f} s only{silent}{before}"

@@ -1,35 +1,160 @@
-"""Is the running system healthy?  The built-in gate: this service runs well, its pings on time."""
+"""Is the running system healthy?  Looks until it is known; this service's own pings count, too."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
 
+from updated.core.health import GATE, Check, CheckReport, Judge, Look, Rule, Verdict
+from updated.core.model import TIMESTAMP
+from updated.finish import stop_if_cancelled, to_its_end
 from updated.health.watchdog import Watchdog
 
-MAX_PERIOD = 1.0  # seconds between two looks while judging
+log = logging.getLogger(__name__)
+
+MAX_PERIOD: Final = 1.0  # seconds between two rounds
+MIN_PERIOD: Final = 0.05
+MAX_BLOCKED: Final = 1.0  # seconds that the event loop may be late
+GRACE: Final = 5.0  # seconds that a check may take longer than it says
+
+Changed = Callable[[tuple[CheckReport, ...]], None]
 
 
-async def judge(watchdog: Watchdog, *, stable_for: float, deadline: float) -> str:
-    """Wait until the service was well for `stable_for` seconds without a break; returns "".
+class Gate:
+    """One judging.  Made for it, and thrown away after it.
 
-    While it judges, it pings at every look, so that the run of pings it asks for is there to be seen.
-    If that has not happened `deadline` seconds after the start, returns the reason.
+    All that counts must hold together without a break for `stable_for`, the watchdog's pings among it: the
+    gate pings at each round, and a ping that is missed or an event loop that was blocked begins the run anew.
+    Times are seconds of `time.monotonic`, which stands still while the device sleeps.
     """
-    period = min(MAX_PERIOD, stable_for / 4) if stable_for else 0.0
-    start = since = time.monotonic()
-    missed, reason = watchdog.missed, ""
-    while True:
-        due = time.monotonic() + period
-        await asyncio.sleep(period)
-        now = time.monotonic()
-        watchdog.beat()
-        if watchdog.missed != missed:
-            missed, since, reason = watchdog.missed, now, "a watchdog ping was missed"
-        elif now - due > MAX_PERIOD:
-            since, reason = now, f"the service was blocked for {now - due:.1f} s"
-        if now - since >= stable_for:
-            return ""
-        if now - start >= deadline:
-            why = f": {reason}" if reason else ""
-            return f"not healthy for {stable_for:g} s within {deadline:g} s of the start{why}"
+
+    def __init__(
+        self,
+        watchdog: Watchdog,
+        checks: Sequence[Check],
+        *,
+        stable_for: float,
+        deadline: float,
+        began: float,
+        excused: Mapping[str, str] | None = None,
+        changed: Changed = lambda _: None,
+    ) -> None:
+        """`deadline`: of the pings.  `began`: when the first judging of this boot began.
+
+        `excused`: name of a remote check -> why it does not count.  `changed`: called when a check has become
+        better or worse.
+        """
+        self._watchdog = watchdog
+        self._checks = checks
+        self._stable_for = stable_for
+        self._deadline = deadline
+        self._began = began
+        self._excused = excused or {}
+        self._tell = changed
+        self._judge: Judge | None = None  # None: nothing is being judged
+        self._news = False
+        self._missed = watchdog.missed
+
+    async def judge(self) -> Verdict:
+        """Returns when it is known.  Cancelled, it leaves nothing behind.
+
+        A service that was restarted late has time to look before it condemns: twice `stable_for`, and one
+        look of each check.
+        """
+        start = time.monotonic()
+        one_look = max((check.period + check.limit for check in self._checks), default=0.0)
+        judge = Judge(
+            [Rule(GATE, deadline=self._deadline), *(check.rule for check in self._checks)],
+            stable_for=self._stable_for,
+            began=self._began,
+            excused=self._excused,
+            not_before=start + 2 * self._stable_for + one_look,
+        )
+        self._judge, self._missed = judge, self._watchdog.missed
+        looking = [asyncio.create_task(self._watch(judge, check)) for check in self._checks]
+        try:
+            verdict = await self._rounds(judge)
+        finally:
+            self._judge = None
+            await to_its_end(self._end(looking))
+        stop_if_cancelled()
+        return verdict
+
+    def overdue(self) -> str:
+        """Which check is past its deadline while there is no verdict, as a sentence: no ping may be sent."""
+        return self._judge.overdue(time.monotonic()) if self._judge is not None else ""
+
+    async def look_once(self) -> tuple[CheckReport, ...]:
+        """Every check once, all at the same time."""
+        try:
+            looks = await asyncio.gather(*map(_look, self._checks))
+        finally:
+            await to_its_end(self._end([]))
+        stop_if_cancelled()
+        now = _timestamp()
+        return tuple(
+            CheckReport(check.rule.name, check.rule.required, look.ok, look.text, now)
+            for check, look in zip(self._checks, looks, strict=True)
+        )
+
+    async def _rounds(self, judge: Judge) -> Verdict:
+        period = max(MIN_PERIOD, min(MAX_PERIOD, self._stable_for / 4))
+        late = 0.0
+        while True:
+            self._saw(judge, GATE, self._look_at_pings(late))
+            verdict = judge.verdict(time.monotonic())
+            if self._news:
+                self._news = False
+                self._tell(judge.reports())
+            if verdict is not None:
+                return verdict
+            self._watchdog.beat()
+            due = time.monotonic() + period
+            await asyncio.sleep(period)
+            late = time.monotonic() - due
+
+    def _look_at_pings(self, late: float) -> Look:
+        missed, self._missed = self._missed, self._watchdog.missed
+        if self._missed != missed:
+            return Look(ok=False, text="a watchdog ping was missed")
+        if late > MAX_BLOCKED:
+            return Look(ok=False, text=f"the service was blocked for {late:.1f} s")
+        return Look(ok=True, text="the service runs, its pings are on time")
+
+    async def _watch(self, judge: Judge, check: Check) -> None:
+        while True:
+            self._saw(judge, check.rule.name, await _look(check))
+            await asyncio.sleep(check.period)
+
+    def _saw(self, judge: Judge, name: str, look: Look) -> None:
+        self._news |= judge.saw(name, look, time.monotonic(), _timestamp())
+
+    async def _end(self, looking: Sequence[asyncio.Task[None]]) -> None:
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
+        for check in self._checks:
+            try:
+                await check.close()
+            except Exception:
+                log.exception("a bug in `updated`: the check %s does not let go", check.rule.name)
+
+
+async def _look(check: Check) -> Look:
+    """A check that does not keep its word is a failing one."""
+    try:
+        async with asyncio.timeout(check.limit + GRACE):
+            return await check.look()
+    except TimeoutError:
+        return Look(ok=False, text=f"no end after {check.limit + GRACE:g} s")
+    except Exception as error:
+        log.exception("a bug in `updated`: the check %s raises", check.rule.name)
+        return Look(ok=False, text=f"internal error: {error}")
+
+
+def _timestamp() -> str:
+    return datetime.now(UTC).strftime(TIMESTAMP)

@@ -79,12 +79,16 @@ async def disconnect(bus: MessageBus) -> None:
     await ended(bus)
 
 
-async def question(address: str | None, call: Message, timeout: float) -> Message | None:
+async def question(
+    address: str | None, call: Message, timeout: float, *, start: bool = False
+) -> Message | None:
     """The answer of a service that runs, over a connection of its own; None: there is no answer.
 
-    Nobody is started for it.  Never raises, and never takes longer than `timeout` (seconds).
+    Nobody is started for it, unless `start` says so.  Never raises, and never takes longer than `timeout`
+    (seconds).
     """
-    call.flags = MessageFlag.NO_AUTOSTART
+    if not start:
+        call.flags = MessageFlag.NO_AUTOSTART
     bus: MessageBus | None = None
     try:
         async with asyncio.timeout(timeout):

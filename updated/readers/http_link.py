@@ -48,12 +48,19 @@ class Link:
         self._closed = False
 
     async def get(
-        self, url: str, *, own: Mapping[str, str] = {}, headers: Mapping[str, str] = {}, at: str = ""
+        self,
+        url: str,
+        *,
+        own: Mapping[str, str] = {},
+        headers: Mapping[str, str] = {},
+        at: str = "",
+        follow: bool = True,
     ) -> Response:
         """The head of the answer to GET `url`; close the `Response`.
 
         `headers` go to every server on the way, `own` only to the one of `url`.  `at`: where `url` led to
-        before, asked instead of it.  Raises Interrupted, SourceError, ConfigError, NotSupportedError.
+        before, asked instead of it.  `follow`: redirects.  Raises Interrupted, SourceError, ConfigError,
+        NotSupportedError.
         """
         session = await self._ready()
         named, user, password = _parse(url)
@@ -65,7 +72,7 @@ class Link:
                 sent.update({key: value for key, value in private.items() if key not in sent})
             response = await self._once(session, target, sent)
             location = response.headers.get("Location")
-            if response.status not in REDIRECTS or location is None:
+            if not follow or response.status not in REDIRECTS or location is None:
                 return response
             response.close()
             target = _redirected(target, location)
