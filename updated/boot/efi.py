@@ -3,7 +3,7 @@
 Source of the rules: RAUC's integration guide, "EFI", and src/bootloaders/efi.c; UEFI specification, "Boot
 Manager".  Some firmware drops entries whose file system it could not read once, as after a power cut in the
 middle of an install.  They are made again where the loader is known (RAUC's slot keys `efi-loader` and
-`efi-cmdline`, or `[efi]` of updated.toml).
+`efi-cmdline`, or `[efi]` of updated.toml for loaders that are not on the slot itself).
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class Efi:
             raise DeviceError(
                 f"Did not find efi entry for bootname '{bootname}'!",
                 hint="The firmware may have dropped it. Make it again with `efibootmgr --create-only --disk"
-                f" DISK --part NUMBER --label {bootname} --loader PATH`, or set efi-loader= and efi-cmdline="
-                " in its slot, so that this is done for you.",
+                f" DISK --part NUMBER --label {bootname} --loader PATH`, or say in system.conf"
+                f" (efi-loader= of the slot) or updated.toml ([efi.entries.{bootname}]) how it is made.",
             )
         disk, part = await asyncio.to_thread(_disk_and_part, loader.partition, self._block_devices)
         arguments = ["--unicode", loader.arguments] if loader.arguments else []

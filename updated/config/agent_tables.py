@@ -159,6 +159,22 @@ class Tryboot(Table, frozen=True):
     """Build day of the EEPROM; unset: it has to know tryboot.  What else config.txt needs nobody can see."""
 
 
+class EfiEntry(Table, frozen=True):
+    """What a boot entry of UEFI starts."""
+
+    partition: str  # device path of the partition that holds the loader
+    loader: str  # path there, with backslashes
+    arguments: str = ""
+
+
+class Efi(Table, frozen=True):
+    """`[efi]`: how boot entries are made again that the firmware has dropped."""
+
+    entries: dict[str, EfiEntry] = {}
+    """Bootname -> its entry.  Goes before `efi-loader` of system.conf, which can only name a loader that is
+    on the slot itself."""
+
+
 class Install(Table, frozen=True):
     """`[install]`: limits of one install."""
 
@@ -192,4 +208,5 @@ class AgentConfig(Table, frozen=True):
     reboot: Reboot = Reboot()
     hooks: Hooks = Hooks()
     tryboot: Tryboot = Tryboot()
+    efi: Efi = Efi()
     install: Install = Install()

@@ -15,7 +15,7 @@ import msgspec
 
 from updated.bundle.keyfile import suggest
 from updated.config.agent_tables import AgentConfig as AgentConfig
-from updated.config.agent_tables import Table, Tryboot, Window
+from updated.config.agent_tables import Efi, Table, Tryboot, Window
 from updated.config.check_tables import check_checks
 from updated.config.system_conf import SystemConfig
 from updated.core.link import header, origin
@@ -187,6 +187,7 @@ def _check_paths(config: AgentConfig) -> None:
         "http.netrc": http.netrc,
         "tryboot.device": config.tryboot.device,
         "tryboot.folder": config.tryboot.folder,
+        **{f"efi.entries.{name}.partition": entry.partition for name, entry in config.efi.entries.items()},
         **{f"policy.inhibit-files[{n}]": path for n, path in enumerate(config.policy.inhibit_files)},
     }
     for key, path in paths.items():
@@ -198,12 +199,22 @@ def _check_paths(config: AgentConfig) -> None:
         raise ConfigError("folder.move-to is folder.path itself, expected another folder")
     _check_usb(config)
     _check_tryboot(config.tryboot)
+    _check_efi(config.efi)
     for key, url in (("ota.index", config.ota.index), ("http.proxy", http.proxy or None)):
         if url is not None and not (_URL.fullmatch(url) and origin(url)[1]):
             raise ConfigError(f"{key} is {url!r}, expected an URL with http:// or https://")
     for name, value in http.headers.items():
         if not _is_header(name, value):
             raise ConfigError(f"http.headers: {name!r} is no header, expected a name and one line of text")
+
+
+def _check_efi(efi: Efi) -> None:
+    for name, entry in efi.entries.items():
+        if not entry.loader.startswith("\\"):
+            raise ConfigError(
+                f"efi.entries.{name}.loader is {entry.loader!r}, expected a path with backslashes",
+                hint=r"For example '\EFI\BOOT\BOOTX64.EFI', in single quotes.",
+            )
 
 
 def _is_header(name: str, value: str) -> bool:

@@ -8,12 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from updated.boot.base import make_bootloader
-from updated.boot.efi import EfiLoader
-from updated.boot.fat import Folder, Partition, Place
 from updated.boot.tryboot import REBOOT_ARGUMENT
-from updated.boot.tryboot import Settings as TrybootSettings
-from updated.boot.tryboot_firmware import CHOSEN, Firmware
+from updated.boot.tryboot_firmware import CHOSEN
 from updated.config import agent_tables
 from updated.config.system_conf import SystemConfig
 from updated.core import events
@@ -24,6 +20,7 @@ from updated.devices import find_mountpoint, identities
 from updated.errors import DeviceError, Refused, UpdatedError
 from updated.host import clock, identity, proc
 from updated.host.journal import tell
+from updated.install.bootloader import open_bootloader
 from updated.slots import status as slot_status
 from updated.slots.status_store import CentralStore, PerSlotStore, StatusStore
 
@@ -282,6 +279,7 @@ async def open_device(
     config: SystemConfig,
     *,
     tryboot: agent_tables.Tryboot = agent_tables.Tryboot(),  # noqa: B008 - immutable
+    efi: agent_tables.Efi = agent_tables.Efi(),  # noqa: B008 - immutable
     chosen: Path = CHOSEN,
     cmdline: Path = proc.CMDLINE,
     boot_id: Path = proc.BOOT_ID,
@@ -290,10 +288,10 @@ async def open_device(
 ) -> Device:
     """Find out what runs.  `mount_folder`: where slots are mounted for a moment.
 
-    `tryboot`: that table of updated.toml; `chosen`: what the firmware says, in the device tree.
+    `tryboot`, `efi`: those tables of updated.toml; `chosen`: what the firmware says, in the device tree.
     Raises ConfigError; a booted slot that is not found is told by `Device.booted`.
     """
-    bootloader = _bootloader(config, _tryboot_settings(tryboot, chosen, mount_folder))
+    bootloader = open_bootloader(config, tryboot, efi, chosen=chosen, mount_folder=mount_folder)
     boot_slot = override_boot_slot or await _boot_slot(cmdline, bootloader)
     resolve = await asyncio.to_thread(identities, [boot_slot, *(slot.device for slot in config.slots)])
     booted: Slot | DeviceError | None
@@ -314,42 +312,6 @@ async def open_device(
     )
     await device.load_status()
     return device
-
-
-def _tryboot_settings(
-    table: agent_tables.Tryboot, chosen: Path, mount_folder: Path | None
-) -> TrybootSettings | None:
-    place: Place
-    if table.device is not None:
-        place = Partition(table.device, mount_folder)
-    elif table.folder is not None:
-        place = Folder(Path(table.folder))
-    else:
-        return None
-    return TrybootSettings(place, Firmware(chosen, table.min_firmware), table.partitions, table.roots)
-
-
-def _bootloader(config: SystemConfig, tryboot: TrybootSettings | None) -> Bootloader:
-    system = config.system
-    backend = config.handlers.bootloader_custom_backend
-    return make_bootloader(
-        system.bootloader,
-        [slot.bootname for slot in config.slots if slot.bootname],
-        grubenv=system.grubenv,
-        attempts=system.boot_attempts,
-        attempts_primary=system.boot_attempts_primary,
-        custom_backend=str(backend) if backend else None,
-        statename=system.barebox_statename,
-        dtbpath=system.barebox_dtbpath,
-        lock_counter=system.prevent_late_fallback == "lock-counter",
-        use_bootnext=system.efi_use_bootnext,
-        efi_loaders={
-            slot.bootname: EfiLoader(slot.device, slot.efi_loader, slot.efi_cmdline or "")
-            for slot in config.slots
-            if slot.bootname and slot.efi_loader
-        },
-        tryboot=tryboot,
-    )
 
 
 def _status_store(config: SystemConfig, mount_folder: Path | None) -> StatusStore:

@@ -152,6 +152,7 @@ async def _open_device(options: ServiceOptions, system: SystemConfig, config: Ag
     return await open_device(
         system,
         tryboot=config.tryboot,
+        efi=config.efi,
         cmdline=options.cmdline,
         boot_id=options.boot_id,
         override_boot_slot=options.override_boot_slot,
