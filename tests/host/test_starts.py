@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import resource
+import time
 from pathlib import Path
 
 import pytest
 
-from updated.host.starts import CONFIRMED, FAILED, MAX_BOOTS, Starts
+from updated.errors import DeviceError
+from updated.host.starts import CONFIRMED, FAILED, LIMIT, MAX_BOOTS, OPEN, WINDOW, Starts
 
-COUNTED = "no start has succeeded in 10 boots"
+COUNTED = "it has failed in 10 boots in a row"
 
 
 class Unit:
@@ -92,10 +94,62 @@ def test_the_confirmation_of_another_boot_says_nothing(unit: Unit) -> None:
     assert unit.starts.failed() == ""
 
 
+def test_one_that_keeps_dying_is_not_tried_again_where_a_reboot_is_no_help(unit: Unit) -> None:
+    unit.starts.clear()
+    for _ in range(LIMIT - 1):
+        unit.starts.begin()
+    with pytest.raises(DeviceError, match="ended 4 times within 45 minutes"):
+        unit.starts.begin()
+    unit.starts.end()
+    unit.starts.begin()
+
+
+def test_one_that_keeps_dying_is_left_to_systemd_where_nothing_is_known_to_be_good(unit: Unit) -> None:
+    """Until it was so in ten boots; then only the last start that systemd allows stays up."""
+    for number in range(1, MAX_BOOTS):
+        unit.boot(number)
+        for _ in range(LIMIT):
+            unit.starts.begin()
+    assert len(unit.noted) == MAX_BOOTS - 1
+    unit.boot(MAX_BOOTS)
+    for _ in range(LIMIT - 1):
+        unit.starts.begin()
+    with pytest.raises(DeviceError, match="ended 4 times"):
+        unit.starts.begin()
+    assert unit.starts.failed() == COUNTED
+
+
+def test_a_few_deaths_and_a_good_end_note_nothing(unit: Unit) -> None:
+    for _ in range(3 * LIMIT):
+        unit.starts.begin()
+        unit.starts.begin()
+        unit.starts.end()
+    assert list(unit.state.iterdir()) == []
+
+
+def test_deaths_of_long_ago_do_not_count(unit: Unit) -> None:
+    unit.starts.clear()
+    now = time.monotonic()
+    old = [now - WINDOW - 1, now + 1000, now - 10, now - 5, now - 1]
+    (unit.runtime / OPEN).write_text("\n".join(map(str, old)))
+    unit.starts.begin()
+    with pytest.raises(DeviceError):
+        unit.starts.begin()
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"nan\n" * 10, b"1e999\n" * 9, b"\xff" * 10_000])
+def test_a_list_of_deaths_that_is_not_ours_counts_as_none(unit: Unit, content: bytes) -> None:
+    unit.starts.clear()
+    (unit.runtime / OPEN).write_bytes(content)
+    unit.starts.begin()
+    assert len((unit.runtime / OPEN).read_text().splitlines()) == 1
+
+
 def test_without_systemd_nothing_is_counted(unit: Unit) -> None:
     starts = Starts(unit.boot_id, {})
     for number in range(2 * MAX_BOOTS):
         unit.boot_id.write_text(str(number))
+        starts.begin()
         assert starts.failed() == ""
         starts.clear()
 
@@ -127,6 +181,9 @@ def test_no_folder_and_no_boot_id(unit: Unit) -> None:
     unit.boot_id.write_text("boot")
     unit.state.rmdir()
     (unit.runtime / CONFIRMED).mkdir()
+    (unit.runtime / OPEN).mkdir()
+    unit.starts.begin()
+    unit.starts.end()
     assert unit.starts.failed() == ""  # made anew
     assert unit.noted == ["boot"]
     unit.starts.clear()

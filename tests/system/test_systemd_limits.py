@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.system.board import UNIT, Board
-from updated.host.starts import MAX_BOOTS
+from updated.host.starts import LIMIT, MAX_BOOTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 
@@ -24,6 +24,11 @@ def repair(board: Board) -> None:
     board.configure()
     board.run(f"systemctl reload {UNIT}")
     board.wait_for_idle()
+
+
+def wait_for_restart(board: Board, number: int) -> None:
+    active = (str(number), "active")
+    board.wait("a restart", lambda: (board.show("NRestarts"), board.show("ActiveState")) == active)
 
 
 def test_starts_that_fail_reboot_the_device(board: Board) -> None:
@@ -49,7 +54,7 @@ def test_what_a_person_does_never_reboots(board: Board) -> None:
         board.run(f"systemctl start {UNIT}")
     assert board.show("NRestarts") == "0"
     board.run(f"systemctl kill --signal=KILL {UNIT}")
-    board.wait("a restart", lambda: board.show("NRestarts") == "1" and board.show("ActiveState") == "active")
+    wait_for_restart(board, 1)
 
 
 def test_a_stop_that_takes_too_long_does_not_reboot(board: Board) -> None:
@@ -79,7 +84,7 @@ def test_after_ten_boots_without_a_start_it_stays_up_and_says_why(board: Board) 
     board.run(f"systemctl start {UNIT}")
     status = board.show("StatusText")
     assert status.startswith("Degraded: ")
-    assert status.endswith("; no start has succeeded in 10 boots; `systemctl reload updated` tries again")
+    assert status.endswith("; it has failed in 10 boots in a row; `systemctl reload updated` tries again")
     time.sleep(2.5)  # it pings
     assert board.show("ActiveState") == "active"
     assert board.show("NRestarts") == "0"
@@ -103,6 +108,18 @@ def test_a_mistake_on_a_confirmed_system_does_not_reboot(board: Board) -> None:
     )
     assert board.show("NRestarts") == "0"
     assert not board.container.path(STARTS).exists()
+    repair(board)
+
+
+def test_a_confirmed_system_whose_service_keeps_dying_is_not_rebooted(board: Board) -> None:
+    board.override("RestartSec=10ms")
+    board.start()
+    board.wait_for_idle()
+    board.write("/run/updated/confirmed", "1")
+    for number in range(1, LIMIT):
+        board.run(f"systemctl kill --signal=KILL {UNIT}")
+        wait_for_restart(board, number)
+    assert board.show("StatusText").startswith("Degraded: The service was ended 4 times within 45 minutes; ")
     repair(board)
 
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from updated import __version__
+from updated.host.starts import LIMIT, WINDOW
 
 ROOT = Path(__file__).parents[2]
-MAX_EXPOSURE = (
-    35  # tenths, 2 of them for reboot(2); systemd calls up to 4.9 OK, and one without a sandbox 9.6
-)
+MAX_EXPOSURE = 35  # tenths, 2 of them for reboot(2); systemd calls up to 4.9 OK; without a sandbox it is 9.6
 UNITS = {"": 1, "min": 60}  # seconds
 
 
@@ -73,6 +72,7 @@ def test_however_a_service_fails_it_reaches_the_limit(prefix: Path) -> None:
     hangs_later = value("TimeoutStartSec") + value("WatchdogSec") + value("TimeoutAbortSec")
     slowest = max(hangs_in_start, hangs_later) + value("RestartSec")
     assert value("StartLimitBurst") * slowest < value("StartLimitIntervalSec")
+    assert (value("StartLimitBurst"), value("StartLimitIntervalSec")) == (LIMIT, WINDOW)
 
 
 def test_the_program_runs_where_it_is_installed(prefix: Path) -> None:
@@ -99,6 +99,7 @@ def test_an_image_gets_every_file_where_a_distribution_has_it(tmp_path: Path) ->
     assert _files(tmp_path, outside_of="usr/lib/updated") == [
         "usr/bin/rauc",
         "usr/bin/updated",
+        "usr/lib/systemd/catalog/updated.catalog",
         "usr/lib/systemd/system/updated.service",
         "usr/lib/sysusers.d/updated.conf",
         "usr/lib/tmpfiles.d/updated.conf",

@@ -59,15 +59,19 @@ def run(options: ServiceOptions) -> int:
     journal = log_to_stderr(debug=options.debug)
     faulthandler.enable(2)  # systemd's watchdog sends SIGABRT: stderr says where the service hung
     notifier = Notifier()
+    starts = Starts(options.boot_id)
     try:
-        return _run(options, journal, notifier)
+        starts.begin()
+        code = _run(options, journal, notifier)
     except Exception as error:
-        reason = "" if notifier.was_ready else Starts(options.boot_id).failed()
+        reason = "" if notifier.was_ready else starts.failed()
         if not reason:
             raise
-        return asyncio.run(stay_up(error, reason, notifier))
+        code = asyncio.run(stay_up(error, reason, notifier))
     finally:
         journal.close()
+    starts.end()
+    return code
 
 
 def _run(options: ServiceOptions, journal: Events, notifier: Notifier) -> int:
