@@ -92,7 +92,7 @@ class Autoboot:
         if self.trial is None and trial != normal:
             lines = (*_without_blank_end(lines), "[all]", "[tryboot]", f"boot_partition={trial}")
         marked = (*_without_blank_end(lines), MARK) if pending else lines
-        return parse(join(marked))
+        return _parsed(marked)
 
     def render(self, size: int) -> bytes:
         """At least `size` bytes, filled up with line feeds.  Raises DeviceError if it gets too long."""
@@ -111,10 +111,14 @@ def parse(data: bytes) -> Autoboot:
 
     Linear in time and memory.  Raises DeviceError.
     """
-    name = "autoboot.txt"
     if len(data) > MAX_SIZE:
-        raise _bad(name, f"more than {MAX_SIZE} bytes, and the firmware reads no more")
-    lines = (*_without_blank_end(split(data, name)), "")
+        raise _bad("autoboot.txt", f"more than {MAX_SIZE} bytes, and the firmware reads no more")
+    return _parsed(split(data, "autoboot.txt"))
+
+
+def _parsed(text: Sequence[str]) -> Autoboot:
+    name = "autoboot.txt"
+    lines = (*_without_blank_end(text), "")
     normal = trial = None
     for setting in find(lines, "boot_partition", name):
         if not _NUMBER.fullmatch(setting.value):
