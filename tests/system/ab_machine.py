@@ -30,6 +30,7 @@ from tests.system.guest import COMMAND_TIMEOUT, Agent, Guest, GuestError, GuestG
 WAIT = 300.0  # seconds: for an install, a reboot and a confirmation, on a machine with much else to do
 LOOK = 10.0  # seconds that one look in the guest takes at most
 HTTP = "http://10.0.2.100"  # where the guest finds the host's server
+IDLE = "waiting for an update"  # what the service says when the booted system is confirmed
 GRUBENV = "/efi/grub/grubenv"
 
 Ending = Literal["", "reset", "watchdog", "power cut", "saved"]
@@ -118,6 +119,11 @@ class Machine(Guest):
         self._follow(deadline)
         return boot
 
+    def reboot(self, timeout: float = WAIT) -> None:
+        """As a person does; returns when commands can be run again."""
+        self.begin("systemctl --no-block reboot")
+        self.wait_reboot(timeout)
+
     def save(self) -> Path:
         """Keep the running machine with its memory, and switch it off.
 
@@ -159,6 +165,15 @@ class Machine(Guest):
                 return
         raise GuestError(f"waited {timeout:g} s for {command!r} in vain\n{self.report()}")
 
+    def begin(self, command: str) -> None:
+        """Start a shell command in the guest; nobody waits for it."""
+        self._agent.command("guest-exec", path="/bin/sh", arg=["-c", command])
+
+    def wait_for_idle(self, slot: str = "", timeout: float = WAIT) -> None:
+        """Wait until it has booted from `slot` ("": any), has confirmed that and waits for an update."""
+        status = f"systemctl show -P StatusText updated | grep {shlex.quote(IDLE)}"
+        self.wait_for(f"grep rauc.slot={slot} /proc/cmdline && {status}", timeout)
+
     @property
     def slot(self) -> str:
         """The booted one."""
@@ -168,6 +183,13 @@ class Machine(Guest):
     def version(self) -> str:
         """Of the booted system."""
         return self.run("cat /etc/version").strip()
+
+    def is_good(self, slot: str) -> bool:
+        """Whether the loader has `slot` first, with all its attempts."""
+        found = self.environment()
+        if self.loader == "grub":
+            return found["ORDER"][:1] == slot and (found[f"{slot}_OK"], found[f"{slot}_TRY"]) == ("1", "0")
+        return found["BOOT_ORDER"][:1] == slot and found[f"BOOT_{slot}_LEFT"] == "3"
 
     def environment(self) -> dict[str, str]:
         """The loader's variables."""
@@ -216,7 +238,7 @@ class Machine(Guest):
 
     def _follow(self, deadline: float) -> None:
         """Start again what has reset; return when commands can be run."""
-        while not self._connected:
+        while not self._connected or self._has_shut_down():
             left = deadline - time.monotonic()
             if left <= 0 or not self.qmp.wait(lambda: self._has_shut_down() or self._agent_is_there(), left):
                 raise GuestError(f"the guest does not come up\n{self.report()}")
@@ -258,7 +280,8 @@ class Machine(Guest):
 
     def _disconnect(self) -> None:
         self._connected = False
-        self._agent.close()
+        if hasattr(self, "_agent"):
+            self._agent.close()
 
     def _command_line(self) -> list[str]:
         network = "user,id=net0,restrict=on"

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.system.ab_factory import Factory
+from tests.system.ab_machine import Machine
 from tests.system.board import Board, attach, detach
 from tests.system.container import Container
 from tests.system.tree import make_tree
@@ -88,6 +90,24 @@ def board(tree: Path, tmp_path: Path, signer: Signer) -> Iterator[Board]:
             detach(device)
         for name in ("a", "b"):
             (tmp_path / name).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def factory(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Iterator[Factory]:
+    """Makes what machines boot from their disks, and what they install."""
+    factory = Factory(tmp_path_factory.mktemp("ab"), signer)
+    yield factory
+    factory.clean()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a machine said is shown when its test has failed."""
+    report = yield
+    machines = [one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Machine)]
+    if report.failed:
+        report.sections += [("machine", machine.report()) for machine in machines]
+    return report
 
 
 def _new_signer(folder: Path) -> Signer:
