@@ -20,8 +20,10 @@ from updated.authoring.signing import sign
 from updated.bundle.chain import SignerChain
 from updated.bundle.signature import parse_signed_data
 from updated.bundle.trust import Keyring, KeyringPolicy
+from updated.core.events import Id
 from updated.core.trusted_time import Build
 from updated.errors import SignatureError, ValidityError
+from updated.host.journal import event_of
 from updated.host.trusted_time import FILE, TrustedTime, build_time
 
 NOW = certificates.NOW.replace(microsecond=0)
@@ -146,9 +148,15 @@ def test_a_wrong_clock_is_told_once(device: Device, caplog: pytest.LogCaptureFix
     time = device.start()
     for _ in range(3):
         assert time.now() == NOW + OLD
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    event = event_of(record)
+    assert event is not None
+    assert event.id == Id.CLOCK_NOT_BELIEVED
+    used = f"{NOW + OLD:%Y-%m-%dT%H:%M:%SZ}"
+    assert event.fields == (("UPDATED_CLOCK", "1970-01-01T00:00:00Z"), ("UPDATED_TIME", used))
     assert caplog.messages[0].startswith(
-        "the system clock says 1970-01-01T00:00:00+00:00, but this system was built at "
+        "The system clock says 1970-01-01T00:00:00Z, but this system was built at "
     )
     device.wall = NOW
     assert time.now() == NOW

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from updated.core.model import TIMESTAMP
+
 LAST: Final = datetime(2100, 1, 1, tzinfo=UTC)  # a clock that says more is broken; this program is gone then
 
 
@@ -59,7 +61,7 @@ def verification_time(
         ((moment, words) for moment, words in witnesses if moment < end), default=(system, "")
     )
     if latest > system or (words and system >= LAST):
-        why = f"the system clock says {_shown(system)}, but {words} {_shown(latest)}"
+        why = f"The system clock says {_shown(system)}, but {words} {_shown(latest)}"
         return Reading(latest, behind=True, why=f"{why}: certificates are checked as of then")
     # A clock that was set is ahead of one that began at the build time and has only counted since the boot.
     never_set = build is not None and build.starts_clock and system - build.moment <= uptime
@@ -75,4 +77,4 @@ def counts(signed: datetime, not_before: datetime, not_after: datetime) -> bool:
 
 
 def _shown(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
+    return moment.astimezone(UTC).strftime(TIMESTAMP)

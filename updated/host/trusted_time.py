@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from updated.core.events import clock_not_believed
 from updated.core.model import TIMESTAMP
 from updated.core.trusted_time import Build, Reading, counts, verification_time
 from updated.document import Document, Warn
 from updated.errors import DeviceError
 from updated.host import clock
+from updated.host.journal import tell
 from updated.host.timing import boottime
 
 if TYPE_CHECKING:
@@ -109,10 +111,11 @@ class TrustedTime:
                 log.warning("%s", error.with_hint())
 
     def _read(self) -> Reading:
-        uptime = timedelta(seconds=self._uptime())
-        found = verification_time(self._wall(), self._build, self._seen, uptime=uptime, until=self._until)
+        wall, uptime = self._wall(), timedelta(seconds=self._uptime())
+        found = verification_time(wall, self._build, self._seen, uptime=uptime, until=self._until)
         if found.why and not self._said:
-            log.warning("%s", found.why)
+            event = clock_not_believed(wall.strftime(TIMESTAMP), found.moment.strftime(TIMESTAMP))
+            tell(log, replace(event, text=found.why))
         self._said = bool(found.why)
         return found
 
