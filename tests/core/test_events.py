@@ -14,6 +14,13 @@ from updated.core.model import Outcome
 TRANSACTION = "0a1b2c3d-0000-4000-8000-000000000000"
 OUTCOME = Outcome(TRANSACTION, "ota", "/srv/x.raucb", "2.0.0", "ab" * 32, "rootfs.1", "", "Because.", "T")
 
+
+def ended(code: str, text: str = "Because.") -> Event:
+    event = events.ended(replace(OUTCOME, code=code, text=text))
+    assert event is not None
+    return event
+
+
 EVENTS = [
     events.booted("rootfs.0", "A", boot_id="b-1", bundle_hash=""),
     events.booted_external("b-1"),
@@ -26,19 +33,7 @@ EVENTS = [
     events.install_started(TRANSACTION, source="usb", location="/mnt/x.raucb"),
     events.slot_write_started("rootfs.1", transaction=TRANSACTION, bundle_hash="h"),
     events.slot_written("rootfs.1", transaction=TRANSACTION, bundle_hash="h"),
-    *(
-        events.ended(replace(OUTCOME, code=code))
-        for code in (
-            "installed",
-            "failed",
-            "refused",
-            "cancelled",
-            "confirmed",
-            "fallback",
-            "rollback",
-            "hook",
-        )
-    ),
+    *map(ended, ("installed", "failed", "refused", "cancelled", "confirmed", "fallback", "rollback")),
     events.quarantined("ab" * 32, "2.0.0", "It crashed."),
     events.lifted("ab" * 32, "2.0.0"),
     events.judged("rootfs.1", good=True, check="", text="Healthy for 10 s."),
@@ -48,12 +43,8 @@ EVENTS = [
     events.reboot_escalated("systemctl --force", 300.4),
     events.degraded("no group would start"),
     events.clock_not_believed("1970-01-01T00:00:03Z", "2026-05-01T00:00:00Z"),
-    events.hook_failed("on-installed", "it took longer than 300 s"),
+    events.hook_failed("on-installed", "it took longer than 300 s", transaction=TRANSACTION),
 ]
-
-
-def ended(code: str) -> Event:
-    return events.ended(replace(OUTCOME, code=code))
 
 
 def test_every_id_has_an_event() -> None:
@@ -151,16 +142,16 @@ def test_what_rauc_tells_is_told_in_its_words(
         ("confirmed", Id.CONFIRMED),
         ("fallback", Id.FELL_BACK),
         ("rollback", Id.ROLLED_BACK),
-        ("hook", Id.HOOK_FAILED),
-        ("a code of a newer version", Id.INSTALL_FAILED),
     ],
 )
 def test_each_end_of_an_update_has_its_id(code: str, message_id: Id) -> None:
     assert ended(code).id == message_id
 
 
+def test_what_is_no_end_is_no_event() -> None:
+    for code in ("hook", "excused", ""):
+        assert events.ended(replace(OUTCOME, code=code)) is None
+
+
 def test_text_of_others_is_not_a_format() -> None:
-    assert ended("failed").text.endswith("Because.")
-    assert events.ended(replace(OUTCOME, code="failed", text="{0} %s {x}")).text.endswith(
-        "failed: {0} %s {x}"
-    )
+    assert ended("failed", "{0} %s {x}").text.endswith(" failed: {0} %s {x}")

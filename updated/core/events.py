@@ -151,18 +151,20 @@ def _write(slot: str, transaction: str, bundle_hash: str) -> tuple[tuple[str, st
 
 _ENDS: Final[dict[str, tuple[Id, EventType, int, str]]] = {
     "installed": (Id.INSTALL_SUCCEEDED, "install", NOTICE, "Installation {} succeeded"),
+    "failed": (Id.INSTALL_FAILED, "install", ERROR, "Installation {} failed: {}"),
+    "cancelled": (Id.INSTALL_FAILED, "install", NOTICE, "Installation {} failed: {}"),
     "refused": (Id.INSTALL_REJECTED, "install", NOTICE, "Installation {} rejected: {}"),
     "confirmed": (Id.CONFIRMED, "install", NOTICE, "Update {} confirmed: {}"),
     "fallback": (Id.FELL_BACK, "boot", ERROR, "Update {} fell back: {}"),
     "rollback": (Id.ROLLED_BACK, "install", WARNING, "Update {} rolled back: {}"),
-    "hook": (Id.HOOK_FAILED, "install", WARNING, "A hook of update {} failed: {}"),
 }
-_FAILED: Final = (Id.INSTALL_FAILED, "install", ERROR, "Installation {} failed: {}")  # cancelled, too
 
 
-def ended(outcome: Outcome) -> Event:
-    """How an update, or a part of it, ended: the event of a line of the history."""
-    message_id, kind, priority, text = _ENDS.get(outcome.code, _FAILED)
+def ended(outcome: Outcome) -> Event | None:
+    """How an update ended: the event of a line of the history; None: that line tells something else."""
+    if outcome.code not in _ENDS:
+        return None
+    message_id, kind, priority, text = _ENDS[outcome.code]
     fields = (
         ("BUNDLE_HASH", outcome.manifest_hash),
         ("BUNDLE_VERSION", outcome.version),
@@ -230,7 +232,7 @@ def clock_not_believed(clock: str, used: str) -> Event:
     return Event(Id.CLOCK_NOT_BELIEVED, "service", text, fields, WARNING)
 
 
-def hook_failed(name: str, reason: str, *, transaction: str = "") -> Event:
+def hook_failed(name: str, reason: str, *, transaction: str) -> Event:
     """`name`: its key in updated.toml."""
     fields = (("UPDATED_HOOK", name), ("UPDATED_REASON", reason), ("TRANSACTION_ID", transaction))
     return Event(Id.HOOK_FAILED, "install", f"Hook {name} failed: {reason}", fields, WARNING)

@@ -91,12 +91,12 @@ class _Boot:
     id: str = ""
 
 
-async def tell_start(device: Device, memory: Path) -> None:
+async def tell_start(device: Device, runtime_directory: Path) -> None:
     """Log that the service has started, and once in each boot what has booted.
 
-    `memory`: the data directory, where the boot is noted.
+    `runtime_directory` lives until the next boot, and so does what is noted there.
     """
-    again = not await asyncio.to_thread(_first_start, memory / "boot.json", device.boot_id)
+    again = not await asyncio.to_thread(_first_start, runtime_directory / "boot.json", device.boot_id)
     if not again:
         _tell_boot(device)
     tell(log, events.service_started(again=again))

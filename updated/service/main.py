@@ -99,7 +99,7 @@ async def _main(
     await asyncio.to_thread(_lock, options.runtime_directory, memory)
     journal.use(EventLogs(system.logs, log.warning))
     device = await _open_device(options, system, config)
-    await tell_start(device, memory)
+    await tell_start(device, options.runtime_directory)
     store = await asyncio.to_thread(Store, memory, log.warning)
     watchdog = Watchdog(watchdog_timeout(), notifier.watchdog)
     gate = await asyncio.to_thread(
