@@ -74,7 +74,7 @@ def test_a_device_on_trial(pi: Pi, tmp_path: Path) -> None:
         assert device.booted_group == "boot.0"
         await device.activate(device.slots[2], by="test")
         facts = await device.facts()
-        assert (facts.booted, facts.primary) == ("boot.0", "boot.1")
+        assert (facts.booted, facts.primary, facts.by_argument) == ("boot.0", "boot.1", True)
         pi.start(tryboot=True)
         device = await opened(tmp_path, system(tmp_path), table)
         assert device.booted_group == "boot.1"

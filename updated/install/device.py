@@ -102,7 +102,9 @@ class Device:
     async def facts(self) -> Facts:
         """What the machine must know at start.  Never raises: a sick bootloader has no primary."""
         installed = {root: self._installed(group) for root, group in self._groups.items()}
-        return Facts(self.boot_id, self.booted_group, await self._primary_group(), installed)
+        primary = await self._primary_group()
+        by_argument = bool(self.reboot_argument)
+        return Facts(self.boot_id, self.booted_group, primary, installed, by_argument=by_argument)
 
     async def mark_group(self, group: str, *, good: bool) -> None:
         """Tell the bootloader about the root slot `group`; one without a bootname has no state.
