@@ -27,6 +27,7 @@ class Bench:
         self.config: AgentConfig = parse_agent_config(config.encode())
         self.store = Store(folder / "data", print)
         self.over = 0
+        self.ended = asyncio.Event()
         memory = Memory(self.store, Announcer())
         self.hooks = Hooks(
             lambda: self.config, self.store, memory, booted=lambda: "rootfs.0", over=self._over
@@ -34,11 +35,13 @@ class Bench:
 
     def _over(self) -> None:
         self.over += 1
+        self.ended.set()
 
     async def rest(self) -> None:
-        async with asyncio.timeout(10):
-            while self.hooks.running:
-                await asyncio.sleep(0.005)
+        if self.hooks.running:
+            async with asyncio.timeout(10):
+                await self.ended.wait()
+        self.ended.clear()
 
     @property
     def texts(self) -> list[str]:
@@ -111,13 +114,18 @@ def test_one_that_fails_is_told_and_stops_nothing(make: Make, command: str, said
 
 
 def test_one_that_a_power_cut_ended_runs_again(make: Make, tmp_path: Path) -> None:
-    config = f'[hooks]\non-fallback = ["sh", "-c", "echo >> {tmp_path}/runs; test -e {tmp_path}/quick || sleep 60"]\n'
+    script = f"cd {tmp_path}; echo >> runs; test -e quick || {{ mkfifo begun; echo > begun; sleep 60; }}"
+    config = f'[hooks]\non-fallback = ["sh", "-c", "{script}"]\n'
+
+    def until_begun() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.005)
+        (tmp_path / "begun").read_text()
 
     async def cut() -> None:
         bench = make(config)
         await bench.hooks.add("fallback", U)
-        while not (tmp_path / "runs").exists():
-            await asyncio.sleep(0.005)
+        await asyncio.to_thread(until_begun)
         await bench.hooks.close()
 
     async def again() -> None:

@@ -43,7 +43,14 @@ def outcome(code: str) -> Outcome:
 
 @pytest.mark.parametrize("state", get_args(states.State))
 def test_every_state_is_a_sentence(state: type) -> None:
-    values = {"source": FOLDER, "back": states.Idle(), "update": U, "attempt": 2, "boot_id": "b"}
+    values = {
+        "source": FOLDER,
+        "back": states.Idle(),
+        "update": U,
+        "attempt": 2,
+        "boot_id": "b",
+        "asked": False,
+    }
     fields = state.__dataclass_fields__  # type: ignore[attr-defined]
     text = describe(state(**{name: values[name] for name in fields}), "rootfs.0")
     assert text.endswith(".")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from updated.core import states
-from updated.host import boots
+from updated.host.boots import boots_between, last_lines
 from updated.service.details import outcome_of
 from updated.service.judging import Judging
 from updated.service.memory import Memory
@@ -33,8 +33,8 @@ class Aftermath:
     async def look_into(self, saved: states.RebootPending) -> None:
         """Of the trial of `saved`, which is over."""
         update = saved.update
-        failed = await boots.boots_between(saved.boot_id, self._setting().device.boot_id)
-        lines = await boots.last_lines(failed[-1], LINES) if failed else ()
+        failed = await boots_between(saved.boot_id, self._setting().device.boot_id)
+        lines = await last_lines(failed[-1], LINES) if failed else ()
         if failed and update.manifest_hash:
             await self._memory.keep(self._store.annotate, update.manifest_hash, failed, lines)
         for line in lines:

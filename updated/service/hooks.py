@@ -79,9 +79,9 @@ class Hooks:
             self._waiting[0] = hook
             await self._memory.keep(self._store.save_hooks, tuple(self._waiting))
             text = await self._result(hook)
+            await self._memory.note(outcome_of(hook.update, "hook", f"on-{hook.kind}: {text}"))
             del self._waiting[0]
             await self._memory.keep(self._store.save_hooks, tuple(self._waiting))
-            await self._memory.note(outcome_of(hook.update, "hook", f"on-{hook.kind}: {text}"))
         self._over()
 
     async def _result(self, hook: PendingHook) -> str:

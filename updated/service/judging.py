@@ -49,13 +49,15 @@ class Judging:
         *,
         runtime_directory: Path,
     ) -> None:
+        self.pending = False  # whether the running group is healthy is not known yet
         self.verdict: states.Event | None = None  # the last that was posted
+        self._task: asyncio.Task[None] | None = None
         self._setting = setting
         self._watchdog = watchdog
         self._store = store
         self._memory = Memory(store, announcer)
         self._announce = announcer
-        self._began = Document(runtime_directory / "judging.json", _Began, _Began(), log.warning)
+        self._runtime = runtime_directory
         self._gate: Gate | None = None
         self._judgement: Judgement | None = None
         self._saving: asyncio.Task[None] | None = None
@@ -71,15 +73,32 @@ class Judging:
         """Why the system on trial gets no ping any more; "" while all is in time."""
         return self._overdue or (self._gate.overdue() if self._gate is not None else "")
 
-    def settled(self) -> None:
-        """What follows from the verdict was done: pings may go on."""
-        self._overdue = ""
-
-    async def run(self, trial: states.Update | None, post: Callable[[states.Event], None]) -> None:
+    def begin(self, trial: states.Update | None, post: Callable[[states.Event], None]) -> None:
         """Post HealthGood or HealthBad, and after a bad one HealthGood should it get well.
 
-        `trial`: the update that has to prove itself; None on an ordinary boot.  Cancel it to end it.
+        `trial`: the update that has to prove itself; None on an ordinary boot.
         """
+        self.pending = True
+        self._task = asyncio.create_task(self._run(trial, post))
+        self._task.add_done_callback(_tell_bug)
+
+    def settled(self) -> None:
+        """What follows from the verdict was done: pings may go on."""
+        self.pending = False
+        self._overdue = ""
+
+    def stop(self) -> None:
+        """Nobody wants to know any more."""
+        if self._task is not None:
+            self._task.cancel()
+        self.settled()
+
+    async def close(self) -> None:
+        self.stop()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, trial: states.Update | None, post: Callable[[states.Event], None]) -> None:
         self._begin(trial)
         try:
             verdict = await self._judge(await self._first_began(), trial)
@@ -106,8 +125,8 @@ class Judging:
         await self._memory.keep(self._store.save_unreachable, failed)
 
     async def overruled(self) -> None:
-        """A person has said that it is good; no verdict is wanted any more."""
-        self.settled()
+        """A person has said that it is good, unless it was the verdict that did."""
+        self.stop()
         if self._judgement is not None and self._judgement.state != "good":
             await self._settle(Verdict(good=True, decided="", text="A person said so."))
 
@@ -148,11 +167,12 @@ class Judging:
 
     async def _first_began(self) -> float:
         """A service that is restarted again and again has no more time than one that is not."""
+        path = self._runtime / "judging.json"
+        began = await asyncio.to_thread(Document, path, _Began, _Began(), log.warning)
         boot_id, now = self._setting().device.boot_id, time.monotonic()
-        known = self._began.value
-        if known.boot_id == boot_id and known.monotonic <= now:
-            return known.monotonic
-        await self._memory.keep(self._began.save, _Began(boot_id, now))
+        if began.value.boot_id == boot_id and began.value.monotonic <= now:
+            return began.value.monotonic
+        await self._memory.keep(began.save, _Began(boot_id, now))
         return now
 
     def _changed(self, reports: tuple[CheckReport, ...]) -> None:
@@ -194,3 +214,8 @@ class Judging:
         booted = self._setting().device.booted_group
         self.verdict = states.HealthGood(booted) if verdict.good else states.HealthBad(verdict.text)
         post(self.verdict)
+
+
+def _tell_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("a bug in `updated`", exc_info=error)

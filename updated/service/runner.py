@@ -69,8 +69,6 @@ class Runner:
         self._inbox = Inbox()
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs = Jobs(lambda: self.setting, offers, store, announcer, self.post)
-        self._judging = False
-        self._judge: asyncio.Task[None] | None = None
         self._hooks = Hooks(
             lambda: self.config,
             store,
@@ -134,7 +132,7 @@ class Runner:
         """The running group was marked bad by hand: nothing marks it good again before the reboot."""
         self.offers.judged = False
         await self._memory.keep(self._store.leave_boot, self.device.boot_id)
-        self._stop_judging()
+        self.judging.stop()
 
     def reboot(self) -> None:
         """A person wants what starts next.  Raises Refused."""
@@ -255,7 +253,7 @@ class Runner:
             await self._rebooter.close()
             await self._departure.close()
             await self._hooks.close()
-            self._stop_judging()
+            await self.judging.close()
             await self._jobs.close()
             for task in self._tasks:
                 task.cancel()
@@ -274,7 +272,7 @@ class Runner:
     async def _deliver(self, event: states.Event) -> Exception | None:
         """Never raises: the service goes on, whatever an event leads to."""
         if event is self.judging.verdict and self.leaving:  # given up while the verdict was on its way
-            self._judging = False
+            self.judging.settled()
             return None
         before = self.state
         failure: Exception | None = None
@@ -299,7 +297,6 @@ class Runner:
         return failure
 
     async def _judged(self, event: states.HealthGood | states.HealthBad) -> None:
-        self._judging = False
         self.judging.settled()
         if isinstance(event, states.HealthBad) and not self.leaving:
             await self._let_the_sick_be_mended()
@@ -395,15 +392,7 @@ class Runner:
         if self.leaving:
             self._spawn(self._departure.go_on(trial))
             return
-        self._judging = True
-        self._judge = self._spawn(self.judging.run(trial, self.post))
-
-    def _stop_judging(self) -> None:
-        """Nobody wants to know any more."""
-        if self._judge is not None:
-            self._judge.cancel()
-        self._judging = False
-        self.judging.settled()
+        self.judging.begin(trial, self.post)
 
     async def _mark_good(self, group: str) -> None:
         await self.device.mark_group(group, good=True)
@@ -411,8 +400,7 @@ class Runner:
             await self.device.prevent_late_fallback()
         except UpdatedError as error:  # the running system is good all the same
             self._trouble(error)
-        self._stop_judging()
-        await self.judging.overruled()  # unless it was its own verdict
+        await self.judging.overruled()
         await self._memory.keep(self._store.save_unreachable, ())
         self.offers.judged = True
         self.offers.nudge()
@@ -427,7 +415,8 @@ class Runner:
 
     def _wants_reboot(self) -> bool:
         """Not before the running group is judged: unconfirmed, it may be no way back."""
-        return self.reboots and not self._judging and not self._hooks.running and not self._departure.begun
+        waits = self.judging.pending or self._hooks.running or self._departure.begun
+        return self.reboots and not waits
 
     async def _may_reboot(self) -> Hold | None:
         assert isinstance(self.state, states.RebootPending)
@@ -472,7 +461,7 @@ class Runner:
 
     def _course(self) -> Course:
         return Course(
-            judging=self._judging,
+            judging=self.judging.pending,
             sick=self.judging.sick,
             left_for=self._departure.left_for if self.leaving else "",
             hook=self._hooks.running,
