@@ -121,6 +121,7 @@ async def _main(
         announcer=announcer,
         watchdog=watchdog,
         runtime_directory=options.runtime_directory,
+        on_good=Starts(options.boot_id).clear,
     )
     agent = ServiceAgent(runner, announcer, store)
     service = Service(options, runner, agent, watchdog, notifier, journal=journal)

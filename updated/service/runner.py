@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,9 +54,11 @@ class Runner:
         announcer: Announcer,
         watchdog: Watchdog,
         runtime_directory: Path,
+        on_good: Callable[[], None] = lambda: None,
     ) -> None:
-        """`runtime_directory`: lives until the next boot."""
+        """`runtime_directory`: lives until the next boot.  `on_good`: the running group is; it may block."""
         self.setting = setting
+        self._on_good = on_good
         self.gate.changed = self.reconsider
         self.offers = offers
         self.state: states.State = states.Idle()
@@ -402,6 +404,7 @@ class Runner:
             self._trouble(error)
         await self.judging.overruled()
         await self._memory.keep(self._store.save_unreachable, ())
+        await asyncio.to_thread(self._on_good)
         self.offers.judged = True
         self.offers.nudge()
         if self.leaving:  # a person has changed his mind
