@@ -100,8 +100,11 @@ class VirtualDevice:
         self.bootnames = bootnames
         self.service: subprocess.Popen[bytes] | None = None
         self.booted = ""
-        for name in ("etc", "slots", "boot", "data", "drop", "run"):
+        for name in ("bin", "etc", "slots", "boot", "data", "drop", "run"):
             (root / name).mkdir(parents=True)
+        # Whatever happens in here must not restart the machine that this runs on.
+        (root / "bin/systemctl").write_text(f'#!/bin/sh\necho "systemctl $*" >>"{root}/run/asked-systemd"\n')
+        (root / "bin/systemctl").chmod(0o755)
         (root / "service.log").touch()
         (root / "etc/system.conf").write_text(system_conf.format(root=root))
         (root / "etc/updated.toml").write_text(agent_conf.format(root=root, stable_for=stable_for))
@@ -172,8 +175,13 @@ class VirtualDevice:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **(env or {})},
+                env=self._environment(env or {}),
             )
+
+    def _environment(self, more: Mapping[str, str]) -> Mapping[str, str]:
+        nowhere = f"unix:path={self.root}/run/no-bus"
+        env = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": nowhere, **more}
+        return {**env, "PATH": f"{self.root}/bin:{env['PATH']}"}
 
     def stop_service(self, *, kill: bool = False) -> int:
         """Orderly (SIGTERM), or as a power cut does it (SIGKILL); returns the exit code."""

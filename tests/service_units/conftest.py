@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
 import subprocess
@@ -248,6 +249,17 @@ class Site:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(autouse=True)
+def no_real_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict may end in a reboot, which must not be that of the machine that tests."""
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/no-bus")
+    tool = tmp_path / "bin/systemctl"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked-systemd\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
 
 
 @pytest.fixture(scope="session")

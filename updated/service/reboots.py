@@ -56,7 +56,6 @@ class Reboots:
             except UpdatedError as error:
                 log.error("The reboot was refused: %s", error.with_hint())
                 self._tell(f"The reboot was refused: {error}.")
-                continue
             if number == len(steps):
                 break
             await asyncio.sleep(self._config().reboot.escalate_after + announced)
