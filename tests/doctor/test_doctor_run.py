@@ -50,6 +50,13 @@ def test_nothing_changes(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_no_room_for_copies(scene: Scene, find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(scene.folder / "nowhere"))
+    findings = scene.examine()
+    assert find(findings, "storage.documents").level is Level.UNKNOWN
+    assert find(findings, "boot.primary").level is Level.OK
+
+
 def test_system_conf_is_broken(scene: Scene, find: Find) -> None:
     scene.conf.write_text("[system]\ncompatibel=x\n")
     findings = scene.examine()

@@ -88,7 +88,7 @@ def _primary(subject: Subject, device: Device, primary: str | None) -> Finding:
             hint="`updated mark-active booted` gives the running one its attempts back.",
         )
     assert subject.system is not None
-    name = next(root.name for root in _roots(subject.system) if root.bootname == primary)
+    name = next((root.name for root in _roots(subject.system) if root.bootname == primary), primary)
     running = device.booted_group
     if not running or name == running:
         return ok("boot.primary", name, "is started next")

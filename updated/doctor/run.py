@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
@@ -64,19 +65,33 @@ def examine(request: Request) -> list[Finding]:
 async def _examine(request: Request) -> list[Finding]:
     findings: list[Finding] = []
     subject = await _configured(request, findings)
+    async with _copies(subject, findings) as copies:
+        if copies is not None:
+            subject = await _remembering(subject, copies, findings, request.limit)
+        subject = await _opened(subject, copies or NOWHERE, findings, request.limit)
+        return await checked(subject, findings, limit=request.limit)
+
+
+def _ignore(_: str) -> None:
+    """There is nothing to warn of in a folder that is not there."""
+
+
+@contextlib.asynccontextmanager
+async def _copies(subject: Subject, findings: list[Finding]) -> AsyncIterator[Path | None]:
+    """A temporary folder; None: there is no room for one."""
     try:
-        copies = await asyncio.to_thread(
+        folder = await asyncio.to_thread(
             tempfile.TemporaryDirectory, prefix="updated-doctor-", ignore_cleanup_errors=True
         )
     except OSError as problem:
         text = f"no temporary folder to read copies in: {problem.strerror}"
         findings.append(unknown("storage.documents", str(subject.data), text))
-        return await checked(subject, findings, limit=request.limit)
+        yield None
+        return
     try:
-        subject = await _opened(subject, Path(copies.name), findings, request.limit)
-        return await checked(subject, findings, limit=request.limit)
+        yield Path(folder.name)
     finally:
-        await asyncio.to_thread(copies.cleanup)
+        await asyncio.to_thread(folder.cleanup)
 
 
 async def _configured(request: Request, findings: list[Finding]) -> Subject:
@@ -107,21 +122,26 @@ async def _configured(request: Request, findings: list[Finding]) -> Subject:
         root=os.geteuid() == 0,
         agent=agent,
         data=data,
-        time=await asyncio.to_thread(TrustedTime, NOWHERE, print, root=request.places.root),
+        time=await asyncio.to_thread(TrustedTime, NOWHERE, _ignore, root=request.places.root),
         system=system,
         boot_slot=request.override_boot_slot,
     )
 
 
-async def _opened(subject: Subject, copies: Path, findings: list[Finding], limit: float) -> Subject:
-    """With what the agent remembers, and what runs."""
+async def _remembering(subject: Subject, copies: Path, findings: list[Finding], limit: float) -> Subject:
+    """With what the agent remembers."""
     try:
         async with asyncio.timeout(limit / 2):
-            subject = await asyncio.to_thread(with_memory, subject, copies)
+            return await asyncio.to_thread(with_memory, subject, copies)
     except TimeoutError:
         findings.append(error("storage.documents", str(subject.data), "cannot be read in time", hint=HANGS))
     except OSError as problem:
         findings.append(subject.failed("storage.documents", str(subject.data), problem))
+    return subject
+
+
+async def _opened(subject: Subject, copies: Path, findings: list[Finding], limit: float) -> Subject:
+    """With what runs."""
     if subject.system is None:
         return subject
     try:

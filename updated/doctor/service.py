@@ -137,18 +137,24 @@ def watchdog_findings(manager: Unit, *, present: bool) -> Iterator[Finding]:
 
 
 def _sandbox(subject: Subject, unit: Unit) -> Iterator[Finding]:
-    """Whether the service can write its data where its sandbox puts it."""
+    """Whether the running service could write what it has to, from inside its sandbox."""
     pid = unit.get("MainPID", "0")
     if pid in ("", "0") or not subject.root:
         return
-    inside = Path(f"/proc/{pid}/root{subject.data.absolute()}")
-    if inside.exists() and not os.access(inside, os.W_OK | os.X_OK):
-        yield error(
-            "service.sandbox",
-            str(subject.data),
-            "the service cannot write it",
-            hint=f"ReadWritePaths={subject.data} in a drop-in of {UNIT}; see docs/install.md.",
-        )
+    for path in _written(subject):
+        inside = Path(f"/proc/{pid}/root{path.absolute()}")
+        if path.exists() and not os.access(inside, os.W_OK):
+            hint = f"ReadWritePaths={path} in a drop-in of {UNIT}; see docs/install.md."
+            yield error("service.sandbox", str(path), "the service cannot write it", hint=hint)
+
+
+def _written(subject: Subject) -> list[Path]:
+    paths = [subject.data]
+    if subject.statusfile is not None:
+        paths.append(subject.statusfile.parent)
+    if subject.system is not None and subject.system.system.bootloader == "grub":
+        paths.append(subject.system.system.grubenv)
+    return list(dict.fromkeys(paths))
 
 
 def _policies(subject: Subject) -> Iterator[Finding]:

@@ -70,9 +70,7 @@ class Subject:
 
     def failed(self, check: str, about: str, problem: Exception) -> Finding:
         """An error; but for somebody who may not look, something that is not known."""
-        text = str(problem)
-        if isinstance(problem, OSError) and not isinstance(problem, TimeoutError):
-            text = problem.strerror or text
+        text = (isinstance(problem, OSError) and problem.strerror) or str(problem)
         if not self.root:
             return unknown(check, about, text, hint=AS_ROOT)
         return error(check, about, text, hint=getattr(problem, "hint", ""))
