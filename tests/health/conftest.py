@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,3 +29,16 @@ def _used() -> tuple[int, int]:
 def used() -> Callable[[], tuple[int, int]]:
     """File descriptors and tasks."""
     return _used
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`server.pem` and `server.key` of 127.0.0.1, and `stranger.pem`; each signed by itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    for name in ("server", "stranger"):
+        command = ["openssl", "req", "-x509", "-subj", f"/CN={name}", "-days", "3650", "-nodes"]
+        command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "keyUsage=digitalSignature"]
+        command += ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
+        subprocess.run(command, check=True, capture_output=True)
+    return folder

@@ -19,7 +19,8 @@ Fetch = Callable[[str, float], Awaitable[tuple[int, bytes]]]
 No redirect is followed.  Raises UpdatedError or TimeoutError if there is no answer.
 """
 
-SEARCH_TIMEOUT: Final = 5.0  # seconds; a pattern that tries all ways takes years
+MIN_SEARCH: Final = 1.0  # seconds at least: another Python has to start
+MAX_SEARCH: Final = 5.0  # seconds; a pattern that tries all ways takes years
 
 _SPECIAL: Final = frozenset(r".^$*+?{}[]\|()")
 _SEARCH: Final = """\
@@ -45,7 +46,7 @@ class HttpCheck(BasicCheck):
         close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`body`: a regular expression; "": any.  `timeout`: seconds for the whole answer."""
-        super().__init__(rule, period=period, limit=timeout + SEARCH_TIMEOUT)
+        super().__init__(rule, period=period, limit=timeout + MAX_SEARCH)
         self._fetch = fetch
         self._url = url
         self._status = status
@@ -58,7 +59,7 @@ class HttpCheck(BasicCheck):
             status, body = await self._fetch(self._url, self._timeout)
             if status not in self._status:
                 return bad(self._wrong_status(status, body))
-            if self._pattern and not await _found(self._pattern, body):
+            if self._pattern and not await self._found(body):
                 return bad(f"{self._pattern!r} is not in the answer, which is {_shown(body)!r}")
         except TimeoutError:
             return bad(f"no answer within {self._timeout:g} s")
@@ -70,28 +71,28 @@ class HttpCheck(BasicCheck):
         if self._close is not None:
             await self._close()
 
+    async def _found(self, body: bytes) -> bool:
+        """Raises DeviceError.
+
+        In a process of its own: Python's `re` holds the interpreter while it tries, and cannot be stopped.
+        """
+        if not _SPECIAL & set(self._pattern):
+            return self._pattern.encode() in body
+        argv = [sys.executable or "python3", "-I", "-S", "-X", "utf8", "-c", _SEARCH, self._pattern]
+        handle = os.memfd_create("answer")
+        try:
+            os.write(handle, body)
+            os.lseek(handle, 0, os.SEEK_SET)
+            timeout = max(MIN_SEARCH, min(self._timeout, MAX_SEARCH))
+            result = await command.run(argv, timeout=timeout, stdin=handle)
+        finally:
+            os.close(handle)
+        return result.code == 0
+
     def _wrong_status(self, status: int, body: bytes) -> str:
         note = " (redirects are not followed)" if 300 <= status <= 399 else ""
         says = f": {_shown(body)}" if body.strip() else ""
         return f"status {status}{note}, expected {' or '.join(map(str, sorted(self._status)))}{says}"
-
-
-async def _found(pattern: str, body: bytes) -> bool:
-    """Raises DeviceError.
-
-    In a process of its own: Python's `re` holds the interpreter while it tries, and cannot be stopped.
-    """
-    if not _SPECIAL & set(pattern):
-        return pattern.encode() in body
-    handle = os.memfd_create("answer")
-    try:
-        os.write(handle, body)
-        os.lseek(handle, 0, os.SEEK_SET)
-        argv = [sys.executable or "python3", "-I", "-S", "-X", "utf8", "-c", _SEARCH, pattern]
-        result = await command.run(argv, timeout=SEARCH_TIMEOUT, stdin=handle)
-    finally:
-        os.close(handle)
-    return result.code == 0
 
 
 def _shown(body: bytes) -> str:

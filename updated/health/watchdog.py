@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from updated.core import events
+
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,6 @@ class Watchdog:
         reason = self._stuck()
         if reason:
             self.missed += 1
-            log.error("no watchdog ping: %s", reason)
+            log.error("no watchdog ping: %s", reason, extra={"event": events.ping_withheld(reason)})
         else:
             self._ping()
