@@ -145,6 +145,32 @@ def test_one_copy_of_the_environment(scene: Scene, find: Find, uboot: Callable[.
     assert find(scene.examine(), "boot.copies").level is Level.OK
 
 
+STATE = """#!/bin/sh
+while [ $# -gt 0 ]; do
+    [ "$1" = -g ] && sed -n "s/^$2=//p" {0}/state
+    shift
+done
+"""
+
+
+def test_barebox_counts_too(scene: Scene, find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a program that answers as barebox-state does; the real one wants a device tree."""
+    tool = scene.folder / "bin" / "barebox-state"
+    tool.parent.mkdir()
+    tool.write_text(STATE.format(scene.folder))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
+    scene.write(bootloader="barebox")
+    values = {"A.priority": 20, "A.remaining_attempts": 2, "B.priority": 10, "B.remaining_attempts": 0}
+    lines = [f"bootstate.{name}={value}\n" for name, value in values.items()]
+    (scene.folder / "state").write_text("".join(lines))
+    findings = scene.examine()
+    running, other = (find(findings, "boot.group", f"rootfs.{number}") for number in (0, 1))
+    assert (running.level, running.got) == (Level.WARNING, "2 attempts left")
+    assert (other.level, other.got) == (Level.WARNING, "0 attempts left")
+    assert find(findings, "boot.primary").level is Level.OK
+
+
 @pytest.mark.root
 def test_a_wrong_checksum(scene: Scene, find: Find, uboot: Callable[..., None]) -> None:
     before = (scene.folder / "uboot" / "env").read_bytes()
