@@ -252,14 +252,12 @@ class Site:
 
 
 @pytest.fixture(autouse=True)
-def no_real_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_real_reboot(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A verdict may end in a reboot, which must not be that of the machine that tests."""
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/no-bus")
-    tool = tmp_path / "bin/systemctl"
-    tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked-systemd\n')
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    folder = tmp_path_factory.mktemp("no-systemd")
+    (folder / "systemctl").symlink_to("/bin/true")
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={folder}/no-bus")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
 @pytest.fixture(scope="session")

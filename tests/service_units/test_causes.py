@@ -56,7 +56,8 @@ def test_a_fallback_without_a_word_from_the_new_system(site: Any) -> None:
     async def scenario() -> None:
         async with site.running() as service:
             await service.until(lambda: service.last == "fallback")
-            assert service.store.history(1)[0].text == "The bootloader fell back to rootfs.0. It never came as far as the update service."
+            text = "The bootloader fell back to rootfs.0. It never came as far as the update service."
+            assert service.store.history(1)[0].text == text
             assert service.store.quarantine()["h-new"].reason == states.FELL_BACK
 
     asyncio.run(scenario())
