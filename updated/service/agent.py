@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
 from updated.api.port import NO_ACCESS, Poller, Snapshot, SystemInfo
 from updated.bundle.manifest import Manifest
-from updated.core import states
+from updated.core import events, states
 from updated.core.gate import Stage
 from updated.core.health import Judgement
 from updated.core.model import Access, Listener, Offer, Outcome, Quarantined, SlotReport
 from updated.errors import DeviceError, Refused
+from updated.host.journal import tell
 from updated.install.device import Device
 from updated.service.announce import Announcer
 from updated.service.runner import Runner
 from updated.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class ServiceAgent:
@@ -115,7 +119,8 @@ class ServiceAgent:
         return [*self._store.quarantine().values()][::-1]
 
     async def lift(self, manifest_hash: str) -> int:
-        known = [*self._store.quarantine()]
+        quarantine = self._store.quarantine()
+        known = [*quarantine]
         if manifest_hash and manifest_hash not in known:
             raise Refused(
                 f"Bundle {manifest_hash} is not quarantined",
@@ -124,6 +129,7 @@ class ServiceAgent:
             )
         for one in [manifest_hash] if manifest_hash else known:
             await asyncio.to_thread(self._store.lift, one)
+            tell(log, events.lifted(one, quarantine[one].version))
         self._runner.reconsider()
         return 1 if manifest_hash else len(known)
 

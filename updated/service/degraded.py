@@ -8,6 +8,7 @@ import logging
 import signal
 from typing import Final
 
+from updated.core import events
 from updated.errors import UpdatedError
 from updated.health.watchdog import Watchdog
 from updated.host.systemd import Notifier, watchdog_timeout
@@ -31,7 +32,8 @@ async def stay_up(error: Exception, reason: str, notifier: Notifier) -> int:
         loop.add_signal_handler(number, stop.set)
     bug = not isinstance(error, UpdatedError)
     text = f"internal error: {error!r}" if bug else str(error)
-    log.error("Degraded: %s; %s", text, reason, exc_info=error if bug else None)
+    event = events.degraded(f"{text}; {reason}")
+    log.error("%s", event.text, exc_info=error if bug else None, extra={"event": event})
     if isinstance(error, UpdatedError) and error.hint:
         log.error("hint: %s", error.hint)
     notifier.status(f"Degraded: {text[:MAX_ERROR]}; {reason}; `systemctl reload updated` tries again")

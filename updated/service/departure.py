@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from updated import command
-from updated.core import states
+from updated.core import events, states
 from updated.errors import UpdatedError
 from updated.host import reboot
+from updated.host.journal import tell
 from updated.install.device import Device
 from updated.service.judging import Judging
 from updated.service.memory import log_error
@@ -63,6 +64,9 @@ class Departure:
 
     def reboot(self, update: states.Update | None) -> None:
         """Now, into `update`, or into whatever starts next."""
+        why = f"version {update.version} starts" if update else "the other group starts, or this one anew"
+        way = " ".join(self._setting().reboot_command(update)) or reboot.STEPS[0]
+        tell(log, events.reboot_asked(way, why))
         before = self._judging.remember_unreachable if update is not None else None
         self._reboots.begin(_steps(self._setting(), update), before)
         self._show("")
@@ -71,6 +75,7 @@ class Departure:
         """Raises UpdatedError; nothing has begun then."""
         other = await self._device.other_bootable_group(group)
         if not other:
+            tell(log, events.degraded(f"{group} is not good, and no other group would start"))
             self._post(states.NothingToFallBackTo())
             return
         await self._device.mark_group(group, good=False)

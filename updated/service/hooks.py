@@ -11,10 +11,11 @@ from typing import Final
 
 from updated import command
 from updated.config.agent_toml import AgentConfig
-from updated.core import states
+from updated.core import events, states
 from updated.errors import UpdatedError
+from updated.host.journal import tell
 from updated.service.details import outcome_of
-from updated.service.memory import Memory, log_error
+from updated.service.memory import Memory
 from updated.store import PendingHook, Store
 
 log = logging.getLogger(__name__)
@@ -97,15 +98,18 @@ class Hooks:
         try:
             result = await command.run(program, timeout=config.hooks.timeout, env=self._environment(hook))
         except UpdatedError as error:
-            log_error(error)
+            self._failed(hook, error.with_hint())
             return f"Failed: {error}."
         took = f"after {time.monotonic() - began:.0f} s"
         said = " / ".join([*result.stdout.splitlines(), *result.stderr.splitlines()][-MAX_LINES:])
         told = f": {said}" if said else "."
         if result.code:
-            log.error("hook on-%s failed with exit code %d %s%s", hook.kind, result.code, took, told)
+            self._failed(hook, f"exit code {result.code} {took}{told}")
             return f"Failed with exit code {result.code} {took}{told}"
         return f"Done {took}{told}"
+
+    def _failed(self, hook: PendingHook, reason: str) -> None:
+        tell(log, events.hook_failed(f"on-{hook.kind}", reason, transaction=hook.update.transaction))
 
     def _environment(self, hook: PendingHook) -> Mapping[str, str]:
         update = hook.update

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from updated.core import states
+from updated.core import events, states
 from updated.core.health import Check, CheckReport, Judgement, Verdict
 from updated.document import Document
 from updated.health.gate import Gate
 from updated.health.watchdog import Watchdog
 from updated.host.clock import timestamp
+from updated.host.journal import tell
 from updated.service.announce import Announcer
 from updated.service.memory import Memory
 from updated.service.setting import Setting
@@ -208,6 +209,8 @@ class Judging:
         )
         self._announce.health(self._judgement)
         if changed:
+            group, check = self._judgement.group, verdict.decided
+            tell(log, events.judged(group, good=verdict.good, check=check, text=verdict.text))
             await self._save()
 
     def _post(self, verdict: Verdict, post: Callable[[states.Event], None]) -> None:

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from updated.config.agent_toml import AgentConfig
+from updated.core import events
 from updated.errors import UpdatedError
+from updated.host.journal import tell
 
 log = logging.getLogger(__name__)
 
@@ -61,5 +63,5 @@ class Reboots:
             await asyncio.sleep(self._config().reboot.escalate_after + announced)
             announced = 0.0
             waited = self._config().reboot.escalate_after
-            log.error("The reboot did not come within %g s; asking harder (step %d)", waited, number + 1)
+            tell(log, events.reboot_escalated(f"step {number + 1} of {len(steps)}", waited))
             self._tell(f"The reboot did not come within {waited:g} s; it is asked for harder.")
