@@ -5,8 +5,9 @@ file begins, how long it is), the removal of the temporary name and the release 
 sectors of their own, which the kernel writes in no promised order (Linux fs/fat/namei_vfat.c).  So:
 
 - `overwrite`, for files of one sector at most: the bytes are written in place and the size stays, so that
-  one sector changes and nothing of the file system does.  A medium writes a sector or does not.  A file that
-  has to become longer is first filled up with line feeds; whatever of that arrives means the same.
+  one sector changes, and of the file system only the time of the change.  A medium writes a sector or does
+  not.  A file that has to become longer is first filled up with line feeds; of that any part may arrive, also
+  the length alone, which leaves zeros.
 - `replace`, for longer ones: the new file is on the medium before the name points to it, and the old one is
   held open until the entry is there, so that its clusters are not given away before.  What is left is that a
   cut finds both names, or the old file.

@@ -109,11 +109,12 @@ class Autoboot:
 def parse(data: bytes) -> Autoboot:
     """Read an autoboot.txt, strictly: what may mean something else to the firmware is refused.
 
-    Linear in time and memory.  Raises DeviceError.
+    Zeros at the end are no damage: a power cut while the file got longer may have left its length and no
+    more.  Linear in time and memory.  Raises DeviceError.
     """
     if len(data) > MAX_SIZE:
         raise _bad("autoboot.txt", f"more than {MAX_SIZE} bytes, and the firmware reads no more")
-    return _parsed(split(data, "autoboot.txt"))
+    return _parsed(split(data.rstrip(b"\0"), "autoboot.txt"))
 
 
 def _parsed(text: Sequence[str]) -> Autoboot:
