@@ -468,3 +468,22 @@ def test_a_floor_is_reset(open_store: Open) -> None:
     assert store.floor() == open_store().floor() == ""
     store.raise_floor("1.0.0")
     assert store.floor() == "1.0.0"
+
+
+def test_what_failed_again_and_again_does_not_push_out_what_was_installed(tmp_path: Path) -> None:
+    store = Store(tmp_path, print)
+    for n in range(5):
+        store.record(replace(LINE, transaction=f"good {n}", code="installed"))
+    for n in range(2 * MAX_HISTORY):
+        store.record(replace(LINE, transaction=f"bad {n}", code="failed"))
+    kept = [line.transaction for line in store.history()]
+    assert len(kept) == MAX_HISTORY
+    assert kept[-5:] == [f"good {n}" for n in reversed(range(5))]
+    assert kept[0] == f"bad {2 * MAX_HISTORY - 1}"
+
+
+def test_what_was_installed_is_forgotten_in_the_end(tmp_path: Path) -> None:
+    store = Store(tmp_path, print)
+    for n in range(MAX_HISTORY + 3):
+        store.record(replace(LINE, transaction=f"good {n}", code="installed"))
+    assert store.history()[-1].transaction == "good 3"

@@ -40,7 +40,7 @@ def boots(device: Device) -> list[str]:
 def test_an_update_from_its_start_to_its_reboot(devices: MakeDevice, vendor: Vendor) -> None:
     device = devices(system_conf=SYSTEM_CONF + LOGS)
     assert device.install(vendor.bundle()) == ""
-    until("the end", lambda: "MARKED_ACTIVE" in ids(device))
+    until("the end", lambda: "INSTALL_SUCCEEDED" in ids(device))
     device.stop_service()
     assert [name for name in ids(device) if name in _OURS] == _OURS
     for entry in told(device):
@@ -60,6 +60,17 @@ def test_an_update_from_its_start_to_its_reboot(devices: MakeDevice, vendor: Ven
     assert device.reboot() == ["B"]
     until("the boot", lambda: len(boots(device)) == 2)
     assert boots(device) == ["Booted into rootfs.0 (A)", "Booted into rootfs.1 (B)"]
+    until("the end of the update", lambda: "CONFIRMED" in ids(device))
+    confirmed = next(entry for entry in told(device) if entry["MESSAGE_ID"] == Id.CONFIRMED)
+    assert (confirmed["TRANSACTION_ID"], confirmed["BUNDLE_VERSION"]) == (started["TRANSACTION_ID"], "2.0.0")
+
+
+def test_a_bundle_for_another_device(devices: MakeDevice, vendor: Vendor) -> None:
+    device = devices(system_conf=SYSTEM_CONF + LOGS)
+    assert device.install(vendor.bundle(compatible="Another Device"))
+    until("the rejection", lambda: "INSTALL_REJECTED" in ids(device))
+    rejected = told(device)[-1]
+    assert rejected["MESSAGE"].startswith(f"Installation {rejected['TRANSACTION_ID'][:8]} rejected: ")
 
 
 _OURS = [
@@ -71,6 +82,7 @@ _OURS = [
     "SLOT_WRITE_STARTED",
     "SLOT_WRITTEN",
     "MARKED_ACTIVE",
+    "INSTALL_SUCCEEDED",
     "SERVICE_STOPPING",
 ]
 

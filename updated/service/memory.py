@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from updated.core import states
+from updated.core import events, states
 from updated.core.model import Outcome, Quarantined
 from updated.errors import UpdatedError
 from updated.host.clock import timestamp
@@ -39,7 +39,8 @@ class Memory:
             case states.Reject(manifest_hash="", reason=reason):
                 log.warning("a bundle that was not proven yet failed: %s", reason)
             case states.Reject(manifest_hash, version, reason):
-                log.warning("bundle %s (version %s) is quarantined: %s", manifest_hash, version, reason)
+                event = events.quarantined(manifest_hash, version, reason)
+                log.warning("%s", event.text, extra={"event": event})
                 entry = Quarantined(manifest_hash, version, reason, timestamp(), boot_id)
                 await self.keep(self._store.reject, entry)
             case states.Record(update, code, text):
@@ -49,7 +50,7 @@ class Memory:
 
     async def record(self, outcome: Outcome) -> None:
         """Add a line to the history and show it as the last result."""
-        log.info("%s: %s", outcome.code, outcome.text)
+        log.info("%s: %s", outcome.code, outcome.text, extra={"event": events.ended(outcome)})
         self._announce.outcome(outcome)
         await self.keep(self._store.record, outcome)
 
