@@ -205,6 +205,19 @@ def test_nobody_is_condemned_before_there_was_time_to_look() -> None:
     assert verdict is not None and verdict.good
 
 
+def test_a_first_look_that_takes_long_is_waited_for() -> None:
+    rules = [Rule("a"), Rule("slow"), Rule("other", required=False)]
+    judge = Judge(rules, stable_for=10, began=-1000, excused={}, not_before=25, looked_by=60)
+    judge.saw("a", Look(False, "text"), 0, "")
+    assert judge.verdict(59.9) is None
+    verdict = judge.verdict(60)
+    assert verdict is not None and not verdict.good
+    judge.saw("slow", Look(True, "text"), 30, "")
+    verdict = judge.verdict(30)
+    assert verdict is not None
+    assert verdict.decided == "a"
+
+
 def test_nothing_asked_is_good_at_once() -> None:
     verdict = Course(()).verdict(0)
     assert verdict is not None and verdict.good

@@ -125,10 +125,10 @@ def test_given_up() -> None:
     assert {report.name: report.ok for report in told[-1]} == {GATE: True, "a": True, "b": False}
 
 
-def test_only_news_is_told() -> None:
+def test_only_news_is_told_and_all_of_it() -> None:
     told: list[tuple[CheckReport, ...]] = []
-    judged(Steps(Rule("a")), told=told)
-    assert 1 <= len(told) <= 2  # the pings, and then the check
+    judged(Steps(Rule("a"), [True, True, False, False, True]), told=told)
+    assert [reports[1].text for reports in told] == ["", "look 1", "look 3", "look 5"]
 
 
 def test_a_look_that_raises_is_a_bad_one(caplog: pytest.LogCaptureFixture) -> None:
@@ -212,7 +212,7 @@ def test_a_service_that_is_restarted_late_looks_before_it_condemns() -> None:
     assert verdict.good
     verdict, took = judged(Steps(Rule("a"), [False], limit=0.1), deadline=300, ago=1000)
     assert not verdict.good
-    assert took >= 2 * 0.2 + 0.1
+    assert took >= 2 * 0.2
 
 
 # No verdict, no ping

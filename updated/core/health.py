@@ -119,11 +119,16 @@ class Judge:
         began: float,
         excused: Mapping[str, str],
         not_before: float = -math.inf,
+        looked_by: float = -math.inf,
     ) -> None:
-        """`excused`: name of a remote check -> why it does not count.  `not_before`: nobody is condemned."""
+        """`excused`: name of a remote check -> why it does not count.
+
+        Nobody is condemned before `not_before`, and before `looked_by` only if each was looked at.
+        """
         self._stable_for = stable_for
         self._began = began
         self._not_before = not_before
+        self._looked_by = looked_by
         self._courses = {rule.name: _course(rule, excused) for rule in rules}
         self._deadline = max((course.rule.deadline for course in self._counting), default=0.0)
 
@@ -147,7 +152,8 @@ class Judge:
         counting = self._counting
         if self._long_enough(_common_run(counting)):
             return Verdict(good=True, decided="", text=self._praise(counting))
-        if now < self._not_before:
+        unseen = any(course.report.ok is None for course in counting)
+        if now < self._not_before or (unseen and now < self._looked_by):
             return None
         age = now - self._began
         late = [course for course in counting if age >= course.rule.deadline and not course.proved]

@@ -45,8 +45,8 @@ class Gate:
     ) -> None:
         """`deadline`: of the pings.  `began`: when the first judging of this boot began.
 
-        `excused`: name of a remote check -> why it does not count.  `changed`: called when a check has become
-        better or worse.
+        `excused`: name of a remote check -> why it does not count.  `changed`: called each time when a check
+        has become better or worse; it must not raise.
         """
         self._watchdog = watchdog
         self._checks = checks
@@ -56,7 +56,6 @@ class Gate:
         self._excused = excused or {}
         self._tell = changed
         self._judge: Judge | None = None  # None: nothing is being judged
-        self._news = False
         self._missed = watchdog.missed
 
     async def judge(self) -> Verdict:
@@ -66,13 +65,14 @@ class Gate:
         look of each check.
         """
         start = time.monotonic()
-        one_look = max((check.period + check.limit for check in self._checks), default=0.0)
+        period = max((check.period for check in self._checks), default=0.0)
         judge = Judge(
             [Rule(GATE, deadline=self._deadline), *(check.rule for check in self._checks)],
             stable_for=self._stable_for,
             began=self._began,
             excused=self._excused,
-            not_before=start + 2 * self._stable_for + one_look,
+            not_before=start + 2 * self._stable_for + period,
+            looked_by=start + max((check.limit for check in self._checks), default=0.0),
         )
         self._judge, self._missed = judge, self._watchdog.missed
         looking = [asyncio.create_task(self._watch(judge, check)) for check in self._checks]
@@ -107,9 +107,6 @@ class Gate:
         while True:
             self._saw(judge, GATE, self._look_at_pings(late))
             verdict = judge.verdict(time.monotonic())
-            if self._news:
-                self._news = False
-                self._tell(judge.reports())
             if verdict is not None:
                 return verdict
             self._watchdog.beat()
@@ -131,7 +128,8 @@ class Gate:
             await asyncio.sleep(check.period)
 
     def _saw(self, judge: Judge, name: str, look: Look) -> None:
-        self._news |= judge.saw(name, look, time.monotonic(), _timestamp())
+        if judge.saw(name, look, time.monotonic(), _timestamp()):
+            self._tell(judge.reports())
 
     async def _end(self, looking: Sequence[asyncio.Task[None]]) -> None:
         for task in looking:
