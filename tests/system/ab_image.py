@@ -46,7 +46,13 @@ usr/share/bash-completion usr/share/zsh usr/share/zoneinfo usr/share/keyrings
 usr/lib/python3.11/test usr/lib/python3.11/pydoc_data usr/lib/python3.11/lib2to3 usr/lib/python3.11/ensurepip
 usr/lib/python3.11/idlelib usr/lib/python3.11/tkinter usr/lib/python3.11/distutils
 var/lib/dpkg var/lib/apt var/cache"""
+# Programs that systemd and udev start at each boot: all but these are left out.
+RULES = """\
+50-udev-default.rules 60-block.rules 60-persistent-storage.rules 60-qemu-guest-agent.rules 80-drivers.rules
+99-systemd.rules"""
+GENERATORS = "systemd-fstab-generator"
 MASKED = """\
+systemd-modules-load.service kmod-static-nodes.service systemd-initctl.socket
 systemd-random-seed.service systemd-pstore.service systemd-binfmt.service systemd-timesyncd.service
 systemd-networkd.service systemd-sysusers.service systemd-hwdb-update.service systemd-firstboot.service
 systemd-machine-id-commit.service systemd-boot-system-token.service systemd-remount-fs.service
@@ -85,11 +91,7 @@ def make_base(folder: Path) -> Path:
     kernel, initramfs = add_kernel(tree, folder)
     shutil.copyfile(kernel, tree / "boot/vmlinuz")
     shutil.copyfile(initramfs, tree / "boot/initrd.img")
-    for path in (*map(tree.joinpath, LEFT_OUT.split()), *tree.glob("usr/lib/modules/*/kernel/lib/test_*")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    _leave_out(tree)
     subprocess.run(["strip", "--strip-debug", *tree.glob("usr/lib/updated/**/*.so")], check=True)
     shutil.copytree(HERE / "rootfs", tree, symlinks=True, dirs_exist_ok=True)
     conf = Path(__file__).parents[2] / "units/hardware-watchdog.conf"
@@ -102,6 +104,7 @@ def make_base(folder: Path) -> Path:
         link = tree / "etc/systemd/system" / unit
         link.unlink(missing_ok=True)
         link.symlink_to("/dev/null")
+    (tree / "etc/systemd/system/default.target").symlink_to("/lib/systemd/system/multi-user.target")
     units = ("updated.service", "network-up.service", "app.service", "health.socket")
     subprocess.run(
         ["systemctl", "--quiet", f"--root={tree}", "enable", *units], check=True, capture_output=True
@@ -168,6 +171,18 @@ def change(source: Path, target: Path, files: Files) -> Path:
         finally:
             subprocess.run(["umount", str(root)], check=True)
     return target
+
+
+def _leave_out(tree: Path) -> None:
+    surplus = [tree / name for name in LEFT_OUT.split()]
+    surplus += tree.glob("usr/lib/modules/*/kernel/lib/test_*")
+    for folder, kept in (("udev/rules.d", RULES), ("systemd/system-generators", GENERATORS)):
+        surplus += [path for path in (tree / "usr/lib" / folder).iterdir() if path.name not in kept.split()]
+    for path in surplus:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: str | bytes | None) -> None:
