@@ -43,12 +43,13 @@ def blocks(page: Path) -> Iterator[str]:
 def configurations() -> Iterator[Any]:
     for page in PAGES:
         for number, block in enumerate(blocks(page)):
-            if head := re.match(r"\[([\w.-]+)\]", block):
+            if head := re.match(r"\[{1,2}([\w.-]+)\]", block):
                 yield pytest.param(head[1], block, id=f"{page.parent.name}-{page.stem}-{number}")
 
 
 @pytest.mark.parametrize(("head", "block"), [*configurations()])
 def test_settings_are_taken(head: str, block: str) -> None:
+    head = head.removesuffix(".checks")
     assert head in TABLES | SYSTEM_CONF | OTHERS
     if head in TABLES:
         parse_agent_config(block.encode())

@@ -66,6 +66,20 @@ def unit(name: str, kind: str = "unit") -> str:
     return f'[[confirm.checks]]\ntype = "{kind}"\n{kind} = "{name}"\nperiod = 0.1\n'
 
 
+SHOW = """\
+import asyncio, sys
+sys.path.insert(0, "/usr/lib/updated")
+from updated.host.units import Systemd
+
+async def main():
+    systemd = Systemd()
+    print((await systemd.show(sys.argv[1])).invocation.hex())
+    await systemd.close()
+
+asyncio.run(main())
+"""
+
+
 def test_real_units(board: Board) -> None:
     board.write("/etc/systemd/system/late.service", LATE)
     board.write("/etc/systemd/system/restarting.service", RESTARTING)
@@ -80,6 +94,11 @@ def test_real_units(board: Board) -> None:
         "late.service is activating (start), expected active",
         "late.service is active (running)",
     ]
+
+    board.write("/root/show.py", SHOW)
+    shown = board.run("python3 /root/show.py late.service").strip()
+    assert shown == board.run("systemctl show --property=InvocationID --value late.service").strip()
+    assert len(shown) == 32
 
     # It is active at almost every look.
     board.run("systemctl start restarting.service")
@@ -163,7 +182,7 @@ def test_all_kinds_in_the_sandbox_of_the_unit(board: Board) -> None:
     def good() -> bool:
         nonlocal health
         (health,) = json.loads(board.run("updated health --output-format=json", check=False))
-        return health["state"] == "good"
+        return bool(health["state"] == "good")
 
     board.wait("health", good, pause=0.5)
     reports = {report["name"]: report for report in health["checks"]}

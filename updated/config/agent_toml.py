@@ -16,7 +16,7 @@ import msgspec
 from updated.bundle.keyfile import suggest
 from updated.config.agent_tables import AgentConfig as AgentConfig
 from updated.config.agent_tables import Efi, Table, Tryboot, Window
-from updated.config.check_tables import check_checks
+from updated.config.check_tables import check_checks, check_keys
 from updated.config.system_conf import SystemConfig
 from updated.core.link import header, origin
 from updated.errors import ConfigError, UpdatedError
@@ -80,6 +80,8 @@ def parse_agent_config(data: bytes) -> AgentConfig:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"not TOML: {error}") from error
     _check_keys(document, AgentConfig, "")
+    if isinstance(confirm := document.get("confirm"), dict):
+        check_keys(confirm.get("checks"))
     try:
         config = msgspec.convert(document, AgentConfig)
     except msgspec.ValidationError as error:
@@ -123,7 +125,7 @@ def _check_ranges(config: AgentConfig) -> None:
         if not low <= value <= high:
             raise ConfigError(f"{key} is {value:g}, expected {low:g} to {high:g} {unit}")
     _check_pairs(config)
-    check_checks(config.confirm.checks, config.confirm.deadline)
+    check_checks(config.confirm.checks, config.confirm.deadline, config.confirm.stable_for)
     _check_programs(config)
     for key, windows in (
         ("policy.install-windows", config.policy.install_windows),
