@@ -51,7 +51,7 @@ def test_no_file_means_rauc_behaviour(tmp_path: Path) -> None:
     assert config.policy.version_floor == "none"
     assert (config.confirm.stable_for, config.confirm.deadline) == (10, 300)
     assert config.reboot.when == "manual"
-    assert config.reboot.command == ("systemctl", "reboot")
+    assert config.reboot.command == ()
     assert (config.install.stall_timeout, config.install.workers) == (120, 0)
 
 
@@ -103,7 +103,7 @@ def test_config_is_frozen() -> None:
             "",
         ),
         ("[policy]\nversion-floor='high'", "policy.version-floor: Invalid enum value 'high'", ""),
-        ("[reboot]\ncommand=[]", "reboot.command is empty, expected a program and its arguments", ""),
+        ("[reboot]\ncommand=['']", "reboot.command begins with an empty text, expected a program", ""),
         ("[reboot]\ncommand='reboot'", "reboot.command: Expected `array`, got `str`", ""),
         ("[folder]\npath='inbox'", "folder.path is 'inbox', expected an absolute path", ""),
         ("data-directory='\\u0000'", "data-directory is ", ""),
