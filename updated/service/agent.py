@@ -105,7 +105,17 @@ class ServiceAgent:
         return target
 
     async def reboot(self) -> None:
-        self._runner.reboot()
+        runner = self._runner
+        if runner.busy:
+            raise Refused("Something is being installed", rule="busy")
+        if runner.hooks.running:
+            raise Refused(f"The hook {runner.hooks.running} is not over yet", rule="hook")
+        if isinstance(runner.state, states.RebootPending):
+            await runner.deliver(states.RebootAllowed())
+        elif runner.leaving:
+            runner.departure.reboot(None)
+        else:
+            raise Refused("Nothing waits for a reboot", rule="idle")
 
     def heartbeat(self, application: str) -> None:
         self._runner.setting.heartbeats.beat(application)

@@ -8,12 +8,15 @@ from functools import partial
 
 from updated import command
 from updated.core import events, states
+from updated.core.gate import Hold, Subject
 from updated.errors import UpdatedError
 from updated.host import reboot
 from updated.host.journal import tell
 from updated.install.device import Device
+from updated.service.facts import subject_of_update
 from updated.service.judging import Judging
 from updated.service.memory import log_error
+from updated.service.rebooter import Rebooter
 from updated.service.reboots import Reboots, Step
 from updated.service.setting import Setting
 from updated.store import Store
@@ -30,18 +33,27 @@ class Departure:
         store: Store,
         judging: Judging,
         *,
+        pending: Callable[[], states.Update | None],
+        busy: Callable[[], object],
         post: Callable[[states.Event], None],
         show: Callable[[str], None],
         give_up: Callable[[], Awaitable[None]],
     ) -> None:
-        """`give_up`: the running group is bad now; nothing may mark it good again."""
+        """`pending`: the update that waits for its reboot.  `busy`: something has to end before.
+
+        `give_up`: the running group is bad now; nothing may mark it good again.
+        """
         self.left_for = ""  # the group that starts next, once the running one was given up
+        self.hold: Hold | None = None  # why the update that waits does not get its reboot yet
+        self._pending = pending
+        self._busy = busy
         self._setting = setting
         self._store = store
         self._judging = judging
         self._post = post
         self._show = show
         self._give_up = give_up
+        self._rebooter = Rebooter(self._wanted, self._may, self._told)
         self._reboots = Reboots(lambda: self._setting().config, show)
 
     @property
@@ -49,7 +61,18 @@ class Departure:
         """A reboot was asked for, and is to come."""
         return self._reboots.begun
 
+    @property
+    def by_itself(self) -> bool:
+        """The update that waits for its reboot gets one without anybody's help."""
+        update = self._pending()
+        return update is not None and self._setting().reboots_by_itself(update)
+
+    def ask(self) -> None:
+        """The update that waits for its reboot may perhaps have it now."""
+        self._rebooter.ask()
+
     async def close(self) -> None:
+        await self._rebooter.close()
         await self._reboots.close()
 
     async def prepare(self, *, trial: bool) -> None:
@@ -94,6 +117,29 @@ class Departure:
             return
         known = self._store.quarantine().get(update.manifest_hash)
         self._reboot_after_rollback(by_request=known is None or known.reason == states.TAKEN_BACK)
+
+    async def reboot_after_failure(self) -> None:
+        """RAUC's `reboot-criteria=failed-update`."""
+        hold = await self._setting().gate.may_reboot(Subject("ota", "", ""))
+        if hold is not None:
+            log.warning("no reboot after the failed update: %s", hold.text)
+        else:
+            self.reboot(None)
+
+    def _wanted(self) -> bool:
+        """Not before the running group is judged: unconfirmed, it may be no way back."""
+        return self.by_itself and not self._busy() and not self.begun
+
+    async def _may(self) -> Hold | None:
+        update = self._pending()
+        assert update is not None
+        return await self._setting().gate.may_reboot(subject_of_update(update))
+
+    def _told(self, hold: Hold | None) -> None:
+        self.hold = hold
+        if hold is None:
+            self._post(states.RebootAllowed())
+        self._show("")
 
     def _reboot_after_rollback(self, *, by_request: bool) -> None:
         config = self._setting().config

@@ -65,6 +65,11 @@ class Judging:
         self._overdue = ""
 
     @property
+    def running(self) -> bool:
+        """There is no verdict, or a bad one that may still change."""
+        return self._task is not None and not self._task.done()
+
+    @property
     def sick(self) -> str:
         """Why the running system is not healthy, as far as it was judged; "": it is, or nobody knows yet."""
         judgement = self._judgement

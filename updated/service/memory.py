@@ -38,6 +38,8 @@ class Memory:
                 await self.keep(self._store.save_state, state)
             case states.Reject(manifest_hash="", reason=reason):
                 log.warning("a bundle that was not proven yet failed: %s", reason)
+            case states.Reject(manifest_hash) if manifest_hash in self._store.quarantine():
+                pass  # what comes after the first reason is its consequence
             case states.Reject(manifest_hash, version, reason):
                 event = events.quarantined(manifest_hash, version, reason)
                 log.warning("%s", event.text, extra={"event": event})

@@ -23,7 +23,7 @@ def reasons(runner: Runner, snapshot: Snapshot, store: Store, poller: Poller | N
             paused=snapshot.paused,
             judged=runner.offers.judged,
             given_up=runner.leaving,
-            reboots=runner.reboots,
+            reboots=runner.departure.by_itself,
             holds=(snapshot.hold,) if snapshot.hold else (),
             sources=_notes(runner.offers, poller),
             quarantine=tuple((one.version, one.reason) for one in store.quarantine().values()),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from updated.config.agent_toml import AgentConfig
 from updated.core import machine, states
-from updated.core.gate import Hold, Subject
+from updated.core.gate import Hold
 from updated.core.model import Offer
 from updated.errors import NotSupportedError, Refused, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
@@ -23,7 +23,6 @@ from updated.service.announce import Announcer
 from updated.service.attempt import RETRY
 from updated.service.departure import Departure
 from updated.service.details import Course, describe, transaction_of
-from updated.service.facts import subject_of_update
 from updated.service.gate import Gatekeeper
 from updated.service.hooks import Hooks
 from updated.service.inbox import Inbox
@@ -32,7 +31,6 @@ from updated.service.judging import Judging
 from updated.service.looker import Looker
 from updated.service.memory import Memory, log_error
 from updated.service.offers import Offers
-from updated.service.rebooter import Rebooter
 from updated.service.setting import Setting
 from updated.service.watched import Pace
 from updated.store import Store
@@ -71,7 +69,7 @@ class Runner:
         self._inbox = Inbox()
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs = Jobs(lambda: self.setting, offers, store, announcer, self.post)
-        self._hooks = Hooks(
+        self.hooks = Hooks(
             lambda: self.config,
             store,
             self._memory,
@@ -79,17 +77,17 @@ class Runner:
             over=self._hooks_over,
         )
         self._aftermath = Aftermath(lambda: self.setting, store, self._memory, self.judging)
-        self._departure = Departure(
+        self.departure = Departure(
             lambda: self.setting,
             store,
             self.judging,
+            pending=self._pending,
+            busy=lambda: self.judging.pending or self.hooks.running,
             post=self.post,
             show=self._show,
             give_up=self.give_up,
         )
         self._looker = Looker(offers, self._found, busy=lambda: self.busy, may_begin=self._may_begin)
-        self._rebooter = Rebooter(self._wants_reboot, self._may_reboot, self._reboot_held)
-        self._reboot_hold: Hold | None = None
         self.resumed = asyncio.Event()  # the saved state is known; before, nobody may ask for anything
         self._stopping = False
 
@@ -136,19 +134,6 @@ class Runner:
         await self._memory.keep(self._store.leave_boot, self.device.boot_id)
         self.judging.stop()
 
-    def reboot(self) -> None:
-        """A person wants what starts next.  Raises Refused."""
-        if self.busy:
-            raise Refused("Something is being installed", rule="busy")
-        if self._hooks.running:
-            raise Refused(f"The hook {self._hooks.running} is not over yet", rule="hook")
-        if not self.leaving and not isinstance(self.state, states.RebootPending):
-            raise Refused("Nothing waits for a reboot", rule="idle")
-        if isinstance(self.state, states.RebootPending):
-            self.post(states.RebootAllowed())
-        else:
-            self._departure.reboot(None)
-
     def look(self) -> None:
         """A source may have something new."""
         self._looker.look()
@@ -170,24 +155,21 @@ class Runner:
     def reconfigure(self, setting: Setting) -> None:
         """From now on, this is the device and these are the rules; not while something is being installed."""
         assert not self.busy
+        judges_anew = self.judging.running and setting.config.confirm != self.config.confirm
         self.setting = setting
         polling = setting.device.config.polling
         self.gate.reconfigure(setting.config.policy, setting.config.consent, polling.inhibit_files)
         self.offers.forget()
+        if judges_anew:
+            self.judging.stop()
+            self._check_health()
         self.look()
-        self._rebooter.ask()
+        self.departure.ask()
 
     @property
     def detail(self) -> str:
         """The sentence of the state, without what holds it."""
         return describe(self.state, self.device.booted_group, self._course())
-
-    @property
-    def reboots(self) -> bool:
-        """The update that waits for its reboot gets one without anybody's help."""
-        return isinstance(self.state, states.RebootPending) and self.setting.reboots_by_itself(
-            self.state.update
-        )
 
     @property
     def device(self) -> Device:
@@ -215,7 +197,7 @@ class Runner:
         """Policy may allow now what it did not allow before."""
         self.offers.release()
         self.look()
-        self._rebooter.ask()
+        self.departure.ask()
 
     def pause(self, *, rest: bool) -> None:
         """Let the stream of the running install rest, or go on.  Raises Refused."""
@@ -241,7 +223,7 @@ class Runner:
         self._show()
         try:
             await self._resume(effects)
-            self._hooks.resume(self.state)
+            self.hooks.resume(self.state)
             if isinstance(saved, states.RebootPending) and isinstance(self.state, states.Idle):
                 self._spawn(self._aftermath.look_into(saved))
             self.resumed.set()
@@ -252,9 +234,8 @@ class Runner:
                 stop_if_cancelled()
         finally:
             await self._looker.close()
-            await self._rebooter.close()
-            await self._departure.close()
-            await self._hooks.close()
+            await self.departure.close()
+            await self.hooks.close()
             await self.judging.close()
             await self._jobs.close()
             for task in self._tasks:
@@ -303,7 +284,7 @@ class Runner:
         if isinstance(event, states.HealthBad) and not self.leaving:
             await self._let_the_sick_be_mended()
         self._show()
-        self._rebooter.ask()
+        self.departure.ask()
 
     def _illegal(self, error: machine.IllegalTransition) -> None:
         """A bug: the event is ignored, but what it was to end must end."""
@@ -343,19 +324,19 @@ class Runner:
                 self._check_health()
             case states.AskToReboot():
                 self._spawn(self.judging.remember_unreachable())
-                self._spawn(self._departure.prepare(trial=True))
-                self._rebooter.ask()
+                self._spawn(self.departure.prepare(trial=True))
+                self.departure.ask()
             case states.Reboot() if isinstance(self.state, states.RebootPending):
-                self._departure.reboot(self.state.update)
+                self.departure.reboot(self.state.update)
             case states.RollBack(group, by_request):
-                await self._departure.roll_back(group, by_request=by_request)
+                await self.departure.roll_back(group, by_request=by_request)
             case states.RunHook(kind, update):
-                await self._hooks.add(kind, update)
+                await self.hooks.add(kind, update)
             case states.MarkGood(group):
                 await self._mark_good(group)
             case states.MarkBad(group):
                 await self.device.mark_group(group, good=False)
-                await self._departure.prepare(trial=False)
+                await self.departure.prepare(trial=False)
             case states.Save() | states.Reject() | states.Record():
                 floor = self.config.policy.version_floor == "confirmed"
                 await self._memory.remember(effect, boot_id=self.device.boot_id, raises_floor=floor)
@@ -371,12 +352,12 @@ class Runner:
                 self.offers.nudge()
                 failed = isinstance(event, states.Condemned | states.Failed) and ended.counts(event)
                 if failed and ended.offer.source == "ota" and self.setting.reboots_after_failure():
-                    self._spawn(self._reboot_after_failure())
+                    self._spawn(self.departure.reboot_after_failure())
         self._show()
 
     def _may_begin(self) -> bool:
         """Whether the machine takes what an automatic source has."""
-        resting = not self.busy and not self._hooks.running and isinstance(self.state, states.Idle)
+        resting = not self.busy and not self.hooks.running and isinstance(self.state, states.Idle)
         return self.offers.judged and resting
 
     def _found(self, source: str) -> None:
@@ -392,7 +373,7 @@ class Runner:
             return
         trial = self.state.update if isinstance(self.state, states.Confirming) else None
         if self.leaving:
-            self._spawn(self._departure.go_on(trial))
+            self._spawn(self.departure.go_on(trial))
             return
         self.judging.begin(trial, self.post)
 
@@ -416,37 +397,14 @@ class Runner:
             self.offers.judged = True
             self.look()
 
-    def _wants_reboot(self) -> bool:
-        """Not before the running group is judged: unconfirmed, it may be no way back."""
-        waits = self.judging.pending or self._hooks.running or self._departure.begun
-        return self.reboots and not waits
-
-    async def _may_reboot(self) -> Hold | None:
-        assert isinstance(self.state, states.RebootPending)
-        return await self.gate.may_reboot(subject_of_update(self.state.update))
-
-    def _reboot_held(self, hold: Hold | None) -> None:
-        self._reboot_hold = hold
-        if hold is None:
-            self.post(states.RebootAllowed())
-        self._show()
-
     async def _later(self, delay: float, event: states.Event) -> None:
         await asyncio.sleep(delay)
         self.post(event)
 
-    async def _reboot_after_failure(self) -> None:
-        """RAUC's `reboot-criteria=failed-update`."""
-        hold = await self.gate.may_reboot(Subject("ota", "", ""))
-        if hold is not None:
-            log.warning("no reboot after the failed update: %s", hold.text)
-        else:
-            self._departure.reboot(None)
-
     def _hooks_over(self) -> None:
         self._show()
         self.look()
-        self._rebooter.ask()
+        self.departure.ask()
 
     # Small things
 
@@ -466,15 +424,18 @@ class Runner:
         return Course(
             judging=self.judging.pending,
             sick=self.judging.sick,
-            left_for=self._departure.left_for if self.leaving else "",
-            hook=self._hooks.running,
-            rebooting=self._departure.begun,
+            left_for=self.departure.left_for if self.leaving else "",
+            hook=self.hooks.running,
+            rebooting=self.departure.begun,
         )
+
+    def _pending(self) -> states.Update | None:
+        return self.state.update if isinstance(self.state, states.RebootPending) else None
 
     def _hold(self) -> Hold | None:
         """Why what is known to be there does not begin."""
         if isinstance(self.state, states.RebootPending):
-            return self._reboot_hold
+            return self.departure.hold
         return None if self.busy else self.offers.held
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
