@@ -513,7 +513,8 @@ def test_failing_attempts_leave_nothing_behind(site: Any) -> None:
 
 # pathlib interns names: the interpreter's table of them doubles now and then, whoever adds the next one.
 NOT_OURS = [
-    tracemalloc.Filter(inclusive=False, filename_pattern=module.__file__) for module in (tracemalloc, pathlib)
+    tracemalloc.Filter(inclusive=False, filename_pattern=str(module.__file__))
+    for module in (tracemalloc, pathlib)
 ]
 
 
