@@ -1,4 +1,4 @@
-"""The main job on a virtual device: a signed bundle becomes the running system; a bad one does not.
+"""The main job on a virtual device: a signed bundle becomes the running system; bad ones do not.
 
 Run it with `make demo`.  It needs no root; everything is in a temporary folder that is removed at the end.
 """
@@ -17,20 +17,35 @@ from pathlib import Path
 
 from keys import make_signer
 from server import serving
-from virtual_device import VirtualDevice, make_content
+from virtual_device import AGENT_CONF, VirtualDevice, make_content
 
 KIOSK = Path(__file__).parent.parent / "kiosk/kiosk.py"
 WAIT = 30.0  # seconds; each step takes about one
+
+CHECKS = """\
+deadline = 4
+
+[[confirm.checks]]
+type = "command"
+name = "application"
+command = ["{root}/bin/application", "--self-test"]
+period = 0.2
+
+[reboot]
+command = ["systemctl", "reboot"]
+"""
 
 
 def say(text: str) -> None:
     print(f"\n\033[1m== {text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
 
 
-def updated(*arguments: str) -> None:
-    """Run our command line as a person would, and show what is typed."""
+def updated(*arguments: str, code: int = 0) -> None:
+    """Run our command line as a person would, and show what is typed; it must end with `code`."""
     print(f"$ updated {' '.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, "-m", "updated", *arguments], check=True)
+    done = subprocess.run([sys.executable, "-m", "updated", *arguments], check=False)
+    if done.returncode != code:
+        raise SystemExit(f"expected exit code {code}, got {done.returncode}")
 
 
 @contextlib.contextmanager
@@ -63,12 +78,14 @@ class Demo:
         signer = make_signer("Demo Vendor")
         (folder / "cert.pem").write_bytes(signer.certificate)
         (folder / "key.pem").write_bytes(signer.key)
-        self.device = VirtualDevice(folder / "device", keyring=signer.certificate)
+        conf = AGENT_CONF + CHECKS
+        self.device = VirtualDevice(folder / "device", keyring=signer.certificate, agent_conf=conf)
         self._shown = 0
 
     def start(self) -> None:
         tried = self.device.power_on()
         print(f"firmware: tried {', '.join(tried)}; running from group {self.device.booted}")
+        self.device.unpack("application")
         self.device.start_service()
         wait_for("the service", lambda: "on the bus" in self.device.log())
 
@@ -78,9 +95,9 @@ class Demo:
         self._shown = len(self.device.log())
         self.start()
 
-    def make_bundle(self, version: str, *, healthy: bool = True) -> Path:
+    def make_bundle(self, version: str, *, healthy: bool = True, fault: str = "") -> Path:
         content, bundle = self.folder / f"content-{version}", self.folder / f"system-{version}.raucb"
-        make_content(content, version, healthy=healthy)
+        make_content(content, version, healthy=healthy, fault=fault)
         keys = [f"--cert={self.folder}/cert.pem", f"--key={self.folder}/key.pem"]
         updated("bundle", *keys, str(content), str(bundle))
         return bundle
@@ -115,21 +132,32 @@ class Demo:
         self.wait_for_log("confirmed:")
         updated("status")
 
-        say("The same with version 3.0.0, which never comes up")
+        say("The same with version 3.0.0, which never comes up: the bootloader gives it up after three tries")
         self.drop(self.make_bundle("3.0.0", healthy=False))
         self.reboot()
         self.wait_for_log("marked rootfs.1 as good")
-        updated("status")
+        updated("history", "--limit=2")
 
-        say("Version 4.0.0 comes from a server, streamed into the slot; nothing of it is stored")
-        bundle = self.make_bundle("4.0.0")
+        say("Version 4.0.0 comes up, but a health check fails: the device goes back by itself")
+        self.drop(self.make_bundle("4.0.0", fault="the card reader does not answer"))
+        self.reboot()
+        self.wait_for_log("is quarantined")
+        updated("health", code=1)
+        wait_for("the service to ask for the reboot", self.device.asked_to_reboot)
+        self.reboot()
+        self.wait_for_log("marked rootfs.1 as good")
+        updated("health")
+        updated("quarantine")
+
+        say("Version 5.0.0 comes from a server, streamed into the slot; nothing of it is stored")
+        bundle = self.make_bundle("5.0.0")
         with serving(bundle.parent) as url:
             updated("install", f"{url}/{bundle.name}")
         self.reboot()
         self.wait_for_log("confirmed:")
         updated("history")
         self.device.stop_service()
-        say("Version 4.0.0 runs, version 3.0.0 is quarantined, and nobody had to climb a ladder.")
+        say("Version 5.0.0 runs, 3.0.0 and 4.0.0 are quarantined, and nobody had to climb a ladder.")
 
 
 def main() -> None:

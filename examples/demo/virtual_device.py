@@ -50,6 +50,13 @@ stable-for = {stable_for}
 """
 
 
+SELF_TEST = """\
+#!/bin/sh
+echo "{says}"
+exit {code}
+"""
+
+
 def run_tool(*command: str) -> str:
     """Run one of e2fsprogs' tools, which lie in /sbin, outside of a user's PATH; returns its output."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -57,11 +64,19 @@ def run_tool(*command: str) -> str:
     return subprocess.run([tool, *command[1:]], check=True, capture_output=True, text=True).stdout
 
 
-def make_image(path: Path, version: str, *, healthy: bool = True, size: int = SLOT_SIZE // 2) -> None:
-    """An ext4 image with a system of `version` in it; an unhealthy one never comes up."""
+def make_image(
+    path: Path, version: str, *, healthy: bool = True, fault: str = "", size: int = SLOT_SIZE // 2
+) -> None:
+    """An ext4 image with a system of `version` in it; an unhealthy one never comes up.
+
+    `fault`: it comes up, but this is what its application complains of.
+    """
     with tempfile.TemporaryDirectory() as tree:
-        etc = Path(tree, "etc")
+        etc, programs = Path(tree, "etc"), Path(tree, "bin")
         etc.mkdir()
+        programs.mkdir()
+        application = SELF_TEST.format(says=fault or "all is well", code=1 if fault else 0)
+        (programs / "application").write_text(application)
         (etc / "os-release").write_text(f"NAME=Virtual\nVERSION_ID={version}\n")
         (etc / "filler").write_bytes(os.urandom(size // 4))
         if not healthy:
@@ -69,10 +84,12 @@ def make_image(path: Path, version: str, *, healthy: bool = True, size: int = SL
         run_tool("mkfs.ext4", "-q", "-F", "-d", tree, str(path), f"{size // 1024}k")
 
 
-def make_content(folder: Path, version: str, *, healthy: bool = True, bundle_format: str = "verity") -> None:
+def make_content(
+    folder: Path, version: str, *, healthy: bool = True, fault: str = "", bundle_format: str = "verity"
+) -> None:
     """What `updated bundle` takes: an image and a manifest."""
     folder.mkdir(parents=True)
-    make_image(folder / "rootfs.ext4", version, healthy=healthy)
+    make_image(folder / "rootfs.ext4", version, healthy=healthy, fault=fault)
     (folder / "manifest.raucm").write_text(
         f"[update]\ncompatible=Virtual Device\nversion={version}\n\n"
         f"[bundle]\nformat={bundle_format}\n\n[image.rootfs]\nfilename=rootfs.ext4\n"
@@ -146,6 +163,7 @@ class VirtualDevice:
             if self.comes_up(self.booted):
                 (self.root / "run/cmdline").write_text(f"quiet rauc.slot={self.booted}\n")
                 (self.root / "run/boot-id").write_text(f"{uuid.uuid4()}\n")
+                (self.root / "run/asked-systemd").unlink(missing_ok=True)
                 return tried
 
     def slot_of(self, bootname: str) -> Path:
@@ -157,6 +175,18 @@ class VirtualDevice:
         return "os-release" in found and "never-starts" not in found
 
     # The running system
+
+    def unpack(self, program: str) -> None:
+        """Copy `program` of the running system to our folder bin; without root nothing can be mounted."""
+        copy = self.root / "bin" / program
+        copy.unlink(missing_ok=True)
+        run_tool("debugfs", "-R", f"dump /bin/{program} {copy}", str(self.slot_of(self.booted)))
+        copy.chmod(0o755)
+
+    def asked_to_reboot(self) -> bool:
+        """The service wants the power button pressed."""
+        asked = self.root / "run/asked-systemd"
+        return asked.exists() and "systemctl reboot" in asked.read_text()
 
     def options(self) -> list[str]:
         """Options of `updated service` that make it live here instead of in /etc, /run and /proc."""
