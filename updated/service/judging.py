@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,8 @@ from updated.store import Store
 log = logging.getLogger(__name__)
 
 AGAIN: Final = 60.0  # seconds from a bad verdict to the next look at a system that runs on with it
-LOOK: Final = 30.0  # seconds for the last look before a reboot
+LOOK: Final = 30.0  # seconds for the last looks before a reboot
+PAUSES: Final = (0.0, 1.0, 3.0)  # seconds before each of them
 SAVE_AFTER: Final = 5.0  # seconds; what led to a reset is known then, and flash is not worn
 BEFORE: Final = "the system before could not reach it either"
 
@@ -123,12 +125,15 @@ class Judging:
     async def remember_unreachable(self) -> None:
         """What of other machines this system cannot reach is no fault of the next one."""
         remote = [check for check in self._setting().checks if check.rule.remote and check.rule.required]
-        try:
+        failed = {check.rule.name for check in remote}
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK):
-                failed = [report.name for report in await self.look(remote) if not report.ok]
-        except TimeoutError:
-            failed = [check.rule.name for check in remote]
-        await self._memory.keep(self._store.save_unreachable, failed)
+                for pause in PAUSES:  # one bad moment excuses nothing
+                    await asyncio.sleep(pause)
+                    failed &= {report.name for report in await self.look(remote) if not report.ok}
+                    if not failed:
+                        break
+        await self._memory.keep(self._store.save_unreachable, sorted(failed))
 
     async def overruled(self) -> None:
         """A person has said that it is good, unless it was the verdict that did."""
