@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tests.system.ab_bundle import GOOD, make_bundle
 from tests.system.ab_image import Disk, Files, Loader, System, make_base, make_disk, make_system
 from tests.system.ab_machine import Machine
+from tests.system.ab_uefi import FILES, add_loaders
 
 
 class Idle(NamedTuple):
@@ -37,7 +38,8 @@ class Factory:
         if loader not in self._systems:
             self._base = self._base or make_base(self._folder)
             keyring = self._signer[0].read_bytes()
-            self._systems[loader] = make_system(self._base, self._folder, loader, keyring)
+            own = FILES if loader == "uefi" else None
+            self._systems[loader] = make_system(self._base, self._folder, loader, keyring, own)
         return self._systems[loader]
 
     def bundle(self, loader: Loader, version: str, variation: Files = GOOD) -> Path:
@@ -54,7 +56,10 @@ class Factory:
         """A disk of its own, in a folder `name`, with bundles in /data/bundles."""
         folder = self._folder / name
         folder.mkdir()
-        return make_disk(self.system(loader), folder, bundles)
+        disk = make_disk(self.system(loader), folder, bundles)
+        if loader == "uefi":
+            add_loaders(disk, self.system(loader), folder)
+        return disk
 
     def idle(self, loader: Loader, *bundles: Path) -> Idle:
         """The bundles of the first call lie in /data/bundles; takes one boot at the first call."""

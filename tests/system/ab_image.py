@@ -21,17 +21,21 @@ from typing import Literal, NamedTuple
 from tests.system.guest_image import GUEST_PACKAGES, add_kernel
 from tests.system.tree import make_tree
 
-Loader = Literal["grub", "uboot"]
+Loader = Literal["grub", "uboot", "uefi"]
 Files = Mapping[str, str | bytes | None]
 """Path in the system -> content; what begins with `#!` may be executed; None: nothing is there."""
 
 HERE = Path(__file__).parent / "ab"
 MIB = 1 << 20
-AB_PACKAGES = (*GUEST_PACKAGES, "libubootenv-tool")
+AB_PACKAGES = (*GUEST_PACKAGES, "libubootenv-tool", "efibootmgr")
 ARGUMENTS = "console=ttyS0,115200 panic=1 quiet net.ifnames=0 mitigations=off"
 UBOOT_ROM = "/usr/lib/u-boot/qemu-x86/u-boot.rom"
 GRUB_MODULES = "biosdisk part_gpt fat ext2 normal linux echo test configfile serial terminal loadenv reboot"
-BOOTLOADER = {"grub": "bootloader=grub\ngrubenv=/efi/grub/grubenv", "uboot": "bootloader=uboot"}
+BOOTLOADER = {
+    "grub": "bootloader=grub\ngrubenv=/efi/grub/grubenv",
+    "uboot": "bootloader=uboot",
+    "uefi": "bootloader=efi",
+}
 GRUBENV = "# GRUB Environment Block\nORDER=A B\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=0\n".ljust(1024, "#")
 UBOOT_ENV = "BOOT_ORDER=A B\nBOOT_A_LEFT=3\nBOOT_B_LEFT=3\n"
 ROOTFS, SLOT, DATA = 192 * MIB, 224 * MIB, 512 * MIB  # bytes; files with holes
@@ -223,7 +227,7 @@ def _esp(work: Path, loader: Loader) -> Path:
             (HERE / "grub.cfg").read_text().replace("@ARGUMENTS@", ARGUMENTS)
         )
         (files / "grub/grubenv").write_text(GRUBENV)
-    else:
+    elif loader == "uboot":
         script = work / "boot.cmd"
         script.write_text((HERE / "boot.cmd").read_text().replace("@ARGUMENTS@", ARGUMENTS))
         command = ["mkimage", "-A", "x86", "-T", "script", "-C", "none", "-d", str(script)]
@@ -235,7 +239,8 @@ def _esp(work: Path, loader: Loader) -> Path:
     subprocess.run(
         ["mkfs.vfat", "-F", "32", "-s", "1", "-n", "ESP", str(image)], check=True, capture_output=True
     )
-    subprocess.run(["mcopy", "-s", "-i", str(image), *map(str, files.iterdir()), "::/"], check=True)
+    if loader != "uefi":  # whose loaders come later, from ab_uefi.py
+        subprocess.run(["mcopy", "-s", "-i", str(image), *map(str, files.iterdir()), "::/"], check=True)
     return image
 
 

@@ -27,7 +27,8 @@ drivers/block drivers/virtio drivers/usb/core drivers/usb/common drivers/usb/hos
 drivers/scsi/scsi_mod.ko drivers/scsi/scsi_common.ko drivers/scsi/sd_mod.ko block/t10-pi.ko
 drivers/net/virtio_net.ko drivers/net/net_failover.ko net/core/failover.ko drivers/char/virtio_console.ko
 drivers/char/hw_random drivers/leds/trigger/ledtrig-timer.ko sound/soundcore.ko sound/core
-sound/drivers/snd-dummy.ko drivers/watchdog/watchdog.ko drivers/watchdog/i6300esb.ko"""
+sound/drivers/snd-dummy.ko drivers/watchdog/watchdog.ko drivers/watchdog/i6300esb.ko
+fs/efivarfs"""
 # The hardware watchdog is started if there is one, and goes on until systemd takes it over: an init that
 # hangs is caught, too.
 INIT = """\
