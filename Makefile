@@ -11,7 +11,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) rauc grub-common libubootenv-tool dt-utils efi
 	util-linux libglib2.0-bin systemd gcc python3-dev liblzo2-dev udev iproute2 nginx-light fdisk \
 	systemd-journal-remote
 E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap qemu-system-x86 qemu-utils cpio exfatprogs ntfs-3g \
-	grub-pc-bin u-boot-qemu u-boot-tools binutils user-mode-linux
+	grub-pc-bin u-boot-qemu u-boot-tools binutils user-mode-linux ovmf systemd-boot-efi
 BENCH_PACKAGES := $(TEST_PACKAGES) curl
 
 .PHONY: help demo test lint e2e bench install clean

@@ -312,6 +312,16 @@ def test_a_device_without_efi_is_told_so(efi: Bootloader, monkeypatch: pytest.Mo
     assert "efivarfs" in caught.value.hint
 
 
+def test_variables_that_the_sandbox_makes_read_only_are_told_so(
+    efi: Bootloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "Could not prepare Boot variable: Read-only file system"  # as in the sandbox of our unit
+    recorder(tmp_path, monkeypatch, f"[ $# = 0 ] || {{ echo '{message}' >&2; exit 5; }}")
+    with pytest.raises(DeviceError, match=r"code: 5 \(Could not .*Read-only file system\)") as caught:
+        asyncio.run(efi.set_primary("system1"))
+    assert "ReadWritePaths=/sys/firmware/efi/efivars" in caught.value.hint
+
+
 def test_a_missing_tool_is_named_with_its_package(efi: Bootloader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(DeviceError, match="Failed to execute efibootmgr") as caught:

@@ -21,6 +21,7 @@ PROPERTIES: Final = (
     *("Restart", "FailureAction", "StartLimitAction", "StartLimitBurst", "StartLimitIntervalUSec"),
 )
 NEVER: Final = ("", "0", "infinity")
+EFI_VARIABLES: Final = Path("/sys/firmware/efi/efivars")
 POLICIES: Final = ("de.pengutronix.rauc.conf", "org.updated.Agent1.conf")
 
 Unit = Mapping[str, str]
@@ -154,6 +155,8 @@ def _written(subject: Subject) -> list[Path]:
         paths.append(subject.statusfile.parent)
     if subject.system is not None and subject.system.system.bootloader == "grub":
         paths.append(subject.system.system.grubenv)
+    if subject.system is not None and subject.system.system.bootloader == "efi":
+        paths.append(EFI_VARIABLES)
     return list(dict.fromkeys(paths))
 
 
