@@ -62,7 +62,7 @@ def test_full(devices: MakeDevice, vendor: Vendor, pages: int) -> None:
     """Room for some files, but not for all: whichever is the first that fails, nothing is half done."""
     device = devices(start=False, agent_conf=NO_FOLDER)
     data = device.root / "data"
-    with tmpfs(data, "size=64k,mode=700"):
+    with tmpfs(data, "size=96k,mode=700"):
         device.start()
         device.wait_said("marked rootfs.0 as good")
         free = os.statvfs(data).f_bfree  # pages
@@ -146,7 +146,7 @@ def test_full_when_it_is_cancelled(devices: MakeDevice, vendor: Vendor, saboteur
             await asking
         return await running
 
-    with tmpfs(data, "size=64k,mode=700"):
+    with tmpfs(data, "size=96k,mode=700"):
         device.start()
         assert device.call(run) == "Installation cancelled"
         assert (device.primary(), device.read_env()["B_OK"], device.status().state) == ("A", "0", "idle")
