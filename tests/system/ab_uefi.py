@@ -12,17 +12,22 @@ systemd-stub(7).
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from tests.system.ab_image import ARGUMENTS, HERE, MIB, Disk, Files, System
-from tests.system.ab_machine import Boot, Machine
+from tests.system.ab_machine import IDLE, WAIT, Boot, Machine
 
 PARTITIONS = {"A": "/dev/vda3", "B": "/dev/vda4"}
 CODE, VARS = (Path("/usr/share/OVMF") / name for name in ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"))
 STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+# Prints the label of the first entry in BootOrder.
+FIRST = (
+    """efibootmgr | awk '/^BootOrder:/ { first = "Boot" substr($2, 1, 4) "*" } $1 == first { print $2 }'"""
+)
 
 
 def arguments(slot: str) -> str:
@@ -98,6 +103,14 @@ class UefiMachine(Machine):
         """The firmware loses all its variables.  Only while it is switched off."""
         shutil.copyfile(VARS, self._variables)
 
+    def wait_for_idle(self, slot: str = "", timeout: float = WAIT) -> None:
+        """Wait until it has booted from `slot` ("": any), has marked that good and waits for an update."""
+        status = f"systemctl show -P StatusText updated | grep {shlex.quote(IDLE)}"
+        running = "$(grep -o 'rauc.slot=.' /proc/cmdline | cut -c 11)"
+        self.wait_for(
+            f'grep rauc.slot={slot} /proc/cmdline && test "$({FIRST})" = "{running}" && {status}', timeout
+        )
+
     def environment(self) -> dict[str, str]:
         """What efibootmgr says: BootCurrent, BootNext, BootOrder, and `Boot####` -> label."""
         found = {}
@@ -116,11 +129,23 @@ class UefiMachine(Machine):
 
     def current(self) -> str:
         """The label of the entry that was started."""
-        found = self.environment()
-        return found.get(f"Boot{found['BootCurrent']}", "")
+        return self._label("BootCurrent")
+
+    def next(self) -> str:
+        """The label of the entry that is started once; "" if there is no BootNext."""
+        return self._label("BootNext")
+
+    def number(self, label: str) -> str:
+        """Of the entry with that label; "" if there is none."""
+        entries = {name: found for name, found in self.environment().items() if len(name) == len("Boot0000")}
+        return next((name.removeprefix("Boot") for name, found in entries.items() if found == label), "")
 
     def is_good(self, slot: str) -> bool:
         return self.order()[0] == slot
+
+    def _label(self, variable: str) -> str:
+        found = self.environment()
+        return found.get(f"Boot{found.get(variable)}", "")
 
     @property
     def _variables(self) -> Path:

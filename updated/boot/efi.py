@@ -179,8 +179,8 @@ async def _run(*arguments: str) -> str:
         hint = "Was the device started by UEFI, and is efivarfs mounted on /sys/firmware/efi/efivars?"
     elif "Read-only file system" in reason:
         hint = (
-            "The unit's sandbox makes /sys read-only: put ReadWritePaths=/sys/firmware/efi/efivars into a drop-in"
-            " of updated.service (docs/install.md); or efivarfs itself is mounted read-only."
+            "The unit's sandbox makes /sys read-only: put ReadWritePaths=/sys/firmware/efi/efivars into a"
+            " drop-in of updated.service (docs/install.md). Or efivarfs itself is mounted read-only."
         )
     raise DeviceError(f"efibootmgr failed with exit code: {result.code}{reason}", hint=hint)
 
