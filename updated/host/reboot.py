@@ -10,6 +10,8 @@ out systemd's systemctl-start-special.c, systemctl-logind.c and reboot-util.c:
   stop root, too; `--force` goes past them.
 - Reboot() always ends in the bootloader.  A newer `systemctl reboot` starts a kernel loaded by kexec,
   or a root in /run/nextroot, instead, and no bootloader would count: SYSTEMCTL_SKIP_* keep it from that.
+- A shutdown stops units in the reverse of their order, so ours may be gone while it hangs in another's stop;
+  reboot.target itself waits for half an hour then (JobTimeoutSec=).  See `outlast`.
 - ScheduleShutdown() takes a time of day: a clock that is set meanwhile moves the reboot.
 """
 
@@ -46,6 +48,7 @@ STEPS: Final = (
     "systemctl --force reboot",  # services are killed, not stopped
     "systemctl --force --force reboot",  # by reboot(2); systemd is not asked
 )
+OUTLASTS: Final = "updated-reboot.service"
 _ENVIRONMENT: Final = {"SYSTEMCTL_SKIP_AUTO_KEXEC": "1", "SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT": "1"}
 
 
@@ -117,6 +120,21 @@ def steps(
     """All of `STEPS`, the first of them with its replacement where logind refuses."""
     first = partial(reboot, argument=argument, message=message, delay=delay)
     return (first, *(partial(step, number, argument=argument) for number in range(2, len(STEPS))))
+
+
+async def outlast(after: float) -> bool:
+    """Leave `STEPS[2:]`, each `after` seconds later, to a unit that no shutdown stops.
+
+    For whoever is stopped by the shutdown himself, while something else keeps it from its end.  False: no
+    reboot is under way.  Raises DeviceError.
+    """
+    job = await command.check(["systemctl", "show", "--property=Job", "--value", "reboot.target"])
+    if job.strip() in ("", "0"):
+        return False
+    harder = "; ".join(f"sleep {after:.0f}; {each}" for each in STEPS[2:])
+    unit = (f"--unit={OUTLASTS}", "--collect", "--property=DefaultDependencies=no")
+    await command.check(["systemd-run", "--quiet", *unit, "/bin/sh", "-c", harder])
+    return True
 
 
 async def cancel_scheduled(*, address: str | None = None) -> bool:

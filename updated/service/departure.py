@@ -73,7 +73,10 @@ class Departure:
 
     async def close(self) -> None:
         await self._rebooter.close()
+        begun = self.begun
         await self._reboots.close()
+        if begun:
+            await self._outlast()
 
     async def prepare(self, *, trial: bool) -> None:
         """Whoever reboots now, starts the new primary, or without `trial` the committed one."""
@@ -125,6 +128,14 @@ class Departure:
             log.warning("no reboot after the failed update: %s", hold.text)
         else:
             self.reboot(None)
+
+    async def _outlast(self) -> None:
+        """Stopped by the reboot itself, which may still not come to its end."""
+        try:
+            if await reboot.outlast(self._setting().config.reboot.escalate_after):
+                log.info("if the reboot does not come, %s asks for it harder", reboot.OUTLASTS)
+        except UpdatedError as error:  # systemd's own patience ends, too
+            log.debug("nobody asks harder for the reboot: %s", error)
 
     def _wanted(self) -> bool:
         """Not before the running group is judged: unconfirmed, it may be no way back."""
