@@ -2,6 +2,7 @@
 """Show what the update service does, as a line of text.  Needs dbus-fast and nothing of `updated`.
 
 A device with a screen draws here; this one prints.  It survives a service that is not there yet, or restarts.
+With a name as argument it says again and again that the application of this name is well (docs/health.md).
 """
 
 import asyncio
@@ -21,6 +22,7 @@ RULES = (
     f"type='signal',sender='{DBUS[0]}',member='NameOwnerChanged',arg0='{NAME}'",
 )
 WIDTH = 20  # characters of the bar
+BEAT = 10.0  # seconds between two heartbeats
 
 
 def draw(values: dict[str, Any]) -> str:
@@ -73,6 +75,16 @@ class Kiosk:
             self.show()
             await self.restarted.wait()
 
+    async def beat(self, application: str) -> None:
+        """Only what has really drawn is well.  The answer is no matter: perhaps nobody wants to know."""
+        while True:
+            if self.values:
+                self.show()
+            await self.bus.call(
+                Message(NAME, PATH, INTERFACE, "Heartbeat", signature="s", body=[application])
+            )
+            await asyncio.sleep(BEAT)
+
     def hear(self, message: Message) -> None:
         if message.member == "NameOwnerChanged":
             self.restarted.set()
@@ -91,7 +103,9 @@ class Kiosk:
 async def main() -> None:
     session = os.environ.get("DBUS_STARTER_BUS_TYPE") == "session"
     bus = await MessageBus(bus_type=BusType.SESSION if session else BusType.SYSTEM).connect()
-    await asyncio.gather(Kiosk(bus).run(), bus.wait_for_disconnect())  # type: ignore[no-untyped-call]
+    kiosk = Kiosk(bus)
+    beats = [kiosk.beat(application) for application in sys.argv[1:]]
+    await asyncio.gather(kiosk.run(), *beats, bus.wait_for_disconnect())  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -58,3 +58,30 @@ def test_kiosk_draws_an_install_and_survives_a_restart(bus: str) -> None:
         await kiosk.wait()
 
     asyncio.run(scenario())
+
+
+class HearingAgent(FakeAgent):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = asyncio.Event()
+
+    def heartbeat(self, application: str) -> None:
+        super().heartbeat(application)
+        self.heard.set()
+
+
+@pytest.mark.usefixtures("session")
+def test_kiosk_says_that_it_is_well(bus: str) -> None:
+    async def scenario() -> None:
+        agent = HearingAgent()
+        async with serving(bus, agent):
+            kiosk = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(KIOSK), "kiosk"), stdout=asyncio.subprocess.PIPE, env=os.environ
+            )
+            async with asyncio.timeout(DEADLINE):
+                await agent.heard.wait()
+            assert agent.beats == ["kiosk"]
+            kiosk.terminate()
+            await kiosk.communicate()
+
+    asyncio.run(scenario())
