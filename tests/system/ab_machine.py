@@ -30,7 +30,7 @@ from tests.system.guest import COMMAND_TIMEOUT, Agent, Guest, GuestError, GuestG
 WAIT = 300.0  # seconds: for an install, a reboot and a confirmation, on a machine with much else to do
 LOOK = 10.0  # seconds that one look in the guest takes at most
 HTTP = "http://10.0.2.100"  # where the guest finds the host's server
-IDLE = "waiting for an update"  # what the service says when the booted system is confirmed
+IDLE = "waiting for an update"  # what the service says then
 GRUBENV = "/efi/grub/grubenv"
 
 Ending = Literal["", "reset", "watchdog", "power cut", "saved"]
@@ -170,9 +170,17 @@ class Machine(Guest):
         self._agent.command("guest-exec", path="/bin/sh", arg=["-c", command])
 
     def wait_for_idle(self, slot: str = "", timeout: float = WAIT) -> None:
-        """Wait until it has booted from `slot` ("": any), has confirmed that and waits for an update."""
-        status = f"systemctl show -P StatusText updated | grep {shlex.quote(IDLE)}"
-        self.wait_for(f"grep rauc.slot={slot} /proc/cmdline && {status}", timeout)
+        """Wait until it has booted from `slot` ("": any), has marked that good and waits for an update."""
+        good = {
+            "grub": f'grep --text "^${{slot}}_TRY=0" {GRUBENV}',
+            "uboot": "fw_printenv BOOT_${slot}_LEFT | grep =3",
+        }
+        self.wait_for(
+            f"slot=$(grep -o 'rauc.slot={slot}.*' /proc/cmdline | cut -c 11)"
+            f' && test "$slot" && {good[self.loader]}'
+            f" && systemctl show -P StatusText updated | grep {shlex.quote(IDLE)}",
+            timeout,
+        )
 
     @property
     def slot(self) -> str:

@@ -336,7 +336,14 @@ class Guest:
         self.qmp.command("device_add", id=f"usb-{name}", **device)
 
     def _command_line(self) -> list[str]:
-        line = ["qemu-system-x86_64", *self._image.line(), "-accel", "tcg,thread=multi", "-cpu", "kvm64"]
+        line = [
+            "qemu-system-x86_64",
+            *self._image.line(),
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "kvm64",
+        ]
         line += ["-smp", "2", "-m", str(self._memory), "-nodefaults", "-no-user-config", "-display", "none"]
         line += ["-serial", f"file:{self._console()}", "-device", "virtio-serial-pci"]
         line += ["-qmp", f"unix:{self._sockets}/qmp,server=on,wait=off"]

@@ -139,9 +139,9 @@ def _make_initramfs(folder: Path, packages: Path, tree: Path, version: str) -> P
     for name in EARLY:
         command = ["chroot", str(tree), "modprobe", "-S", version, "--show-depends", name]
         lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-        order += [
-            line.split()[1] for line in lines if line.startswith("insmod") and line.split()[1] not in order
-        ]
+        wanted = [line.split()[1] for line in lines if line.startswith("insmod")]
+        # What the processor of the guest cannot do is wanted, too.
+        order += [one for one in wanted if one not in order and "crc32c-intel" not in one]
     for module in order:
         shutil.copy2(tree / module.lstrip("/"), root / "modules")
     (root / "modules/order").write_text("".join(f"{Path(module).name}\n" for module in order))
