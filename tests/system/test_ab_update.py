@@ -44,7 +44,8 @@ def test_by_folder(machine: Machine) -> None:
     boots = len(machine.boots)
     target = other(machine)
     machine.run("mv /data/bundles/system-2.raucb /data/drop")
-    runs_and_stays(machine, target, "2")
+    runs(machine, target, "2")
+    stays(machine, target, "2")
     assert len(machine.boots) == boots + 2
     assert machine.run("ls /data/drop") == ""
 
@@ -54,7 +55,9 @@ def test_by_stick(machine: Machine, factory: Factory, tmp_path: Path) -> None:
     stick = sticks.fat(tmp_path / "stick.img", {"system.raucb": bundle}, megabytes=120)
     target = other(machine)
     machine.plug(stick)
-    runs_and_stays(machine, target, "3")  # with the stick left in
+    runs(machine, target, "3")
+    if machine.loader == "grub":  # what has brought it is nothing to the loader, and a boot takes its time
+        stays(machine, target, "3")  # with the stick left in
     machine.pull()
 
 
@@ -63,7 +66,9 @@ def test_by_http(machine: Machine, factory: Factory, server: Nginx) -> None:
     (server.files / bundle.name).hardlink_to(bundle)
     target = other(machine)
     machine.run(f"systemd-run updated install {HTTP}/{bundle.name}")
-    runs_and_stays(machine, target, "4")
+    runs(machine, target, "4")
+    if machine.loader == "grub":  # what has brought it is nothing to the loader, and a boot takes its time
+        stays(machine, target, "4")
     (server.files / bundle.name).unlink()
 
 
@@ -71,13 +76,17 @@ def other(machine: Machine) -> str:
     return {"A": "B", "B": "A"}[machine.slot]
 
 
-def runs_and_stays(machine: Machine, slot: str, version: str) -> None:
-    """The new system comes up in `slot` and is confirmed; it does so again after another reboot."""
-    for again in (False, True):
-        if again:
-            machine.reboot()
-        machine.wait_for_idle(slot)
-        assert machine.version == version
-        assert machine.boots[-1].slot == slot
-        assert machine.is_good(slot)
+def runs(machine: Machine, slot: str, version: str) -> None:
+    """The new system comes up in `slot` and is confirmed."""
+    machine.wait_for_idle(slot)
+    assert machine.version == version
+    assert machine.boots[-1].slot == slot
+    assert machine.is_good(slot)
     assert machine.history()[0] == "confirmed"
+
+
+def stays(machine: Machine, slot: str, version: str) -> None:
+    """It does so again after another reboot, and nothing is installed again."""
+    machine.reboot()
+    runs(machine, slot, version)
+    assert machine.history().count("confirmed") == machine.history().count("installed")
