@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.system.container import Container
 
@@ -44,7 +46,7 @@ bootname=B
 AGENT_CONF = """\
 {folder}
 [confirm]
-stable-for = 0.1
+stable-for = {stable_for}
 {agent}
 """
 FOLDER = '[folder]\npath = "/srv/drop"'
@@ -69,14 +71,15 @@ if os.path.exists("{HANG_FLAG}"):
 
 
 class Board:
-    """Fresh from the factory: runs from group A."""
+    """Fresh from the factory: runs from group A.  A boot environment that is there already is kept."""
 
     def __init__(self, container: Container, keyring: bytes, devices: tuple[str, str]) -> None:
         self.container = container
         self.run = container.run
         self.devices = devices
         self.write("/etc/rauc/keyring.pem", keyring)
-        self.write(GRUBENV, _grubenv(ORDER="A B", A_OK="1", A_TRY="0", B_OK="1", B_TRY="0"))
+        if not container.path(GRUBENV).exists():
+            self.write(GRUBENV, environment_block(ORDER="A B", A_OK="1", A_TRY="0", B_OK="1", B_TRY="0"))
         self.write("/etc/systemd/system/updated.service.d/test.conf", DROP_IN)
         self.configure()
         self.boot_from("A", "1")
@@ -84,16 +87,25 @@ class Board:
     # Before it runs
 
     def configure(
-        self, *, system: str = "", slot: str = "", folder: str | None = "", agent: str = ""
+        self,
+        *,
+        system: str = "",
+        slot: str = "",
+        folder: str | None = "",
+        agent: str = "",
+        stable_for: float = 0.1,
     ) -> None:
-        """Lines to add to `[system]`, to the second slot's section, to `[folder]`, and to updated.toml.
+        """Lines to add to `[system]`, to the second slot's section, to `[folder]`, and to updated.toml, where
+        `[confirm]` goes on.
 
-        `folder=None`: without a drop folder.
+        `folder=None`: without a drop folder.  `stable_for`: seconds.
         """
         conf = SYSTEM_CONF.format(system=system, slot=slot, devices=self.devices)
         self.write("/etc/rauc/system.conf", conf)
         table = "" if folder is None else f"{FOLDER}\n{folder}"
-        self.write("/etc/updated/updated.toml", AGENT_CONF.format(folder=table, agent=agent))
+        self.write(
+            "/etc/updated/updated.toml", AGENT_CONF.format(folder=table, agent=agent, stable_for=stable_for)
+        )
 
     def override(self, lines: str) -> None:
         """Set what takes too long for a test in `[Service]`."""
@@ -165,7 +177,29 @@ class Board:
         """The running system is confirmed: what is offered from now on is looked at."""
         self.wait("idle", lambda: "waiting for an update" in self.show("StatusText"))
 
+    def wait_for_health(self, state: str, **texts: str) -> None:
+        """Of the running boot.  `texts`: what checks have seen, with "_" for what is no letter in their names."""
+
+        def seen() -> bool:
+            now = self.health()
+            said = {
+                re.sub(r"\W", "_", check["name"]): check.get("text", "") for check in now.get("checks", ())
+            }
+            return now.get("state") == state and all(
+                text in said.get(name, "") for name, text in texts.items()
+            )
+
+        self.wait(f"{state} {texts}", seen, pause=0.3)
+
     # What it did
+
+    def health(self) -> dict[str, Any]:
+        """`updated health` of the running boot; empty while the service does not answer."""
+        shown = self.run("updated health --output-format=json", check=False)
+        if not shown.startswith("["):
+            return {}
+        found: list[dict[str, Any]] = json.loads(shown)
+        return found[0] if found else {}
 
     def grubenv(self) -> dict[str, str]:
         lines = self.container.path(GRUBENV).read_text().splitlines()
@@ -190,7 +224,7 @@ class Board:
         assert self.grubenv()["B_OK"] == "0"
 
 
-def _grubenv(**variables: str) -> str:
+def environment_block(**variables: str) -> str:
     text = "# GRUB Environment Block\n" + "".join(f"{name}={value}\n" for name, value in variables.items())
     return text.ljust(1024, "#")
 

@@ -15,10 +15,12 @@ import pytest
 from tests.system.ab_factory import Factory
 from tests.system.ab_machine import Machine
 from tests.system.board import Board, attach, detach
+from tests.system.computer import Computer
 from tests.system.container import Container
 from tests.system.tree import make_tree
 
 NewBoard = Callable[..., Board]
+NewComputer = Callable[[], Computer]
 
 
 class Signer(NamedTuple):
@@ -90,6 +92,34 @@ def board(tree: Path, tmp_path: Path, signer: Signer) -> Iterator[Board]:
             detach(device)
         for name in ("a", "b"):
             (tmp_path / name).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def new_computer(tree: Path, tmp_path: Path, signer: Signer) -> Iterator[NewComputer]:
+    """Each with two slots and a disk of its own."""
+    devices: list[str] = []
+
+    def make() -> Computer:
+        folder = tmp_path / f"computer-{len(devices)}"
+        folder.mkdir()
+        for name in ("a", "b"):
+            devices.append(attach(folder / name))
+        return Computer(tree, folder, signer.cert.read_bytes(), (devices[-2], devices[-1]))
+
+    try:
+        yield make
+    finally:
+        for device in devices:
+            detach(device)
+        for number in range(0, len(devices), 2):
+            for name in ("a", "b"):
+                (tmp_path / f"computer-{number}" / name).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def computer(new_computer: NewComputer) -> Computer:
+    """Not booted yet."""
+    return new_computer()
 
 
 @pytest.fixture(scope="session")
