@@ -23,8 +23,16 @@ class Aftermath:
     """Looks into it beside everything else: it may take seconds."""
 
     def __init__(
-        self, setting: Callable[[], Setting], store: Store, memory: Memory, judging: Judging
+        self,
+        setting: Callable[[], Setting],
+        store: Store,
+        memory: Memory,
+        judging: Judging,
+        *,
+        lifted: Callable[[], None],
     ) -> None:
+        """`lifted`: called when a bundle is out of quarantine."""
+        self._lifted = lifted
         self._setting = setting
         self._store = store
         self._memory = memory
@@ -43,7 +51,9 @@ class Aftermath:
 
     async def _excuse(self, update: states.Update) -> None:
         """A server that this system cannot reach either has said nothing about that one."""
-        decided = decisive_check(trials_of(update, self._store.judgements()))
+        here = self._setting().device.boot_id  # may be judged by now, and is no trial
+        earlier = [one for one in self._store.judgements() if one.boot_id != here]
+        decided = decisive_check(trials_of(update, earlier))
         checks = [c for c in self._setting().checks if c.rule.name == decided and c.rule.remote]
         if not checks or update.manifest_hash not in self._store.quarantine():
             return
@@ -53,3 +63,4 @@ class Aftermath:
         await self._memory.keep(self._store.lift, update.manifest_hash)
         text = f"Not held against version {update.version}: {decided} cannot be reached from here either."
         await self._memory.note(outcome_of(update, "excused", text))
+        self._lifted()

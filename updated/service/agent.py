@@ -140,7 +140,7 @@ class ServiceAgent:
         for one in [manifest_hash] if manifest_hash else known:
             await asyncio.to_thread(self._store.lift, one)
             tell(log, events.lifted(one, quarantine[one].version))
-        self._runner.reconsider()
+        self._runner.lifted()
         return 1 if manifest_hash else len(known)
 
     def pause(self) -> None:
@@ -168,7 +168,7 @@ class ServiceAgent:
 
     async def reset_floor(self) -> None:
         await asyncio.to_thread(self._store.reset_floor)
-        self._runner.reconsider()
+        self._runner.lifted()
 
     def _may_roll_back(self) -> None:
         resting = isinstance(self._runner.state, states.Idle | states.RebootPending | states.Confirming)

@@ -101,6 +101,10 @@ class Offers:
         self._put_off.clear()
         self.held = self._last_held = None
 
+    def reopen(self) -> None:
+        """What was refused without a try may be taken now: the quarantine or the floor was lifted."""
+        self._put_off = {key: put for key, put in self._put_off.items() if put.tries}
+
     def release(self) -> None:
         """What waits for policy may have its turn now."""
         self._forget_held()

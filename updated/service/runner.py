@@ -76,7 +76,9 @@ class Runner:
             booted=lambda: self.device.booted_group,
             over=self._hooks_over,
         )
-        self._aftermath = Aftermath(lambda: self.setting, store, self._memory, self.judging)
+        self._aftermath = Aftermath(
+            lambda: self.setting, store, self._memory, self.judging, lifted=self.lifted
+        )
         self.departure = Departure(
             lambda: self.setting,
             store,
@@ -198,6 +200,11 @@ class Runner:
         self.offers.release()
         self.look()
         self.departure.ask()
+
+    def lifted(self) -> None:
+        """What was refused may be taken now."""
+        self.offers.reopen()
+        self.reconsider()
 
     def pause(self, *, rest: bool) -> None:
         """Let the stream of the running install rest, or go on.  Raises Refused."""
