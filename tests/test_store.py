@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -487,3 +488,13 @@ def test_what_was_installed_is_forgotten_in_the_end(tmp_path: Path) -> None:
     for n in range(MAX_HISTORY + 3):
         store.record(replace(LINE, transaction=f"good {n}", code="installed"))
     assert store.history()[-1].transaction == "good 3"
+
+
+def test_changes_from_several_threads_are_all_kept(folder: Path, open_store: Open) -> None:
+    """The machine, a hook and a person's call write in threads of their own."""
+    store = open_store()
+    with ThreadPoolExecutor(3) as pool:
+        for first in range(0, 45, 3):
+            names = [str(n) for n in range(first, first + 3)]
+            list(pool.map(lambda name: store.reject(Quarantined(name, "1", "sick", "", "")), names))
+            assert len(store.quarantine()) == len(open_store().quarantine()) == first + 3

@@ -5,10 +5,12 @@ Each is a `Document` of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import Final, Literal
+from typing import Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from updated.core.health import Judgement
 from updated.core.model import Outcome, Quarantined
@@ -22,6 +24,10 @@ MAX_QUARANTINE: Final = 200  # bundles; the oldest is forgotten first
 MAX_LINES: Final = 20  # of a journal, and boots, of one bundle
 MAX_JUDGEMENTS: Final = 20  # boots
 MAX_TEXT: Final = 1000  # characters of one text kept
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,17 @@ class _Left:
     boot_id: str = ""
 
 
+def _alone(change: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
+    """One change after the other: what another thread adds meanwhile is not lost, and the last is on disk."""
+
+    @wraps(change)
+    def changed(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with store.changing:
+            return change(store, *args, **kwargs)
+
+    return changed
+
+
 class Store:
     """The agent's memory in `directory`.  Reads come from memory; writes block, call them from a thread."""
 
@@ -62,6 +79,7 @@ class Store:
         except OSError as error:
             warn(f"Data directory {directory} cannot be made: {error.strerror}")
         self.directory = directory
+        self.changing = threading.RLock()
         _sweep(directory, warn)
         self._journal = Document(directory / "journal.json", _Journal, _Journal(), warn)
         self._quarantine = Document(directory / "quarantine.json", list[Quarantined], [], warn)
@@ -88,6 +106,7 @@ class Store:
             case "idle":
                 return Idle()
 
+    @_alone
     def save_state(self, state: Saved) -> None:
         """Raises DeviceError."""
         match state:
@@ -105,6 +124,7 @@ class Store:
         """Manifest hash -> why."""
         return {entry.manifest_hash: entry for entry in self._quarantine.value}
 
+    @_alone
     def reject(self, entry: Quarantined) -> None:
         """Keep the first reason: what comes after it is its consequence.  Raises DeviceError."""
         if entry.manifest_hash in self.quarantine():
@@ -113,10 +133,12 @@ class Store:
         self._quarantine.save([*self._quarantine.value, entry][-MAX_QUARANTINE:])
         self.forget_attempts(entry.manifest_hash)
 
+    @_alone
     def lift(self, manifest_hash: str) -> None:
         """A person allows this bundle again.  Raises DeviceError."""
         self._quarantine.save([e for e in self._quarantine.value if e.manifest_hash != manifest_hash])
 
+    @_alone
     def annotate(self, manifest_hash: str, failed_boots: Sequence[str], journal: Sequence[str]) -> None:
         """Add what was found out about its end.  Raises DeviceError."""
         texts = tuple(line[:MAX_TEXT] for line in journal[-MAX_LINES:])
@@ -130,6 +152,7 @@ class Store:
             ]
         )
 
+    @_alone
     def count_attempt(self, manifest_hash: str, reached: int = 0) -> int:
         """Count one more install of this bundle; returns how many that makes.
 
@@ -144,6 +167,7 @@ class Store:
         self._reached.save({manifest_hash: reached} if reached else {})
         return count
 
+    @_alone
     def forget_attempts(self, manifest_hash: str) -> None:
         """Raises DeviceError."""
         for document in (self._attempts, self._reached):
@@ -155,6 +179,7 @@ class Store:
         """Id of the boot in which the running group was given up; "" for none."""
         return self._left.value.boot_id
 
+    @_alone
     def leave_boot(self, boot_id: str) -> None:
         """The running group is given up: nothing may mark it good before the reboot.  Raises DeviceError."""
         self._left.save(_Left(boot_id))
@@ -165,6 +190,7 @@ class Store:
         """One for each boot, the newest first."""
         return self._health.value[::-1]
 
+    @_alone
     def judged(self, judgement: Judgement) -> None:
         """Keep it in place of what was said of the same boot before.  Raises DeviceError."""
         others = [one for one in self._health.value if one.boot_id != judgement.boot_id]
@@ -174,6 +200,7 @@ class Store:
         """Names of the checks that failed in the system which installed what runs."""
         return frozenset(self._unreachable.value)
 
+    @_alone
     def save_unreachable(self, names: Sequence[str]) -> None:
         """Raises DeviceError."""
         if sorted(names) != self._unreachable.value:
@@ -185,6 +212,7 @@ class Store:
         """What a power cut has interrupted, the oldest first."""
         return self._hooks.value
 
+    @_alone
     def save_hooks(self, hooks: Sequence[PendingHook]) -> None:
         """Raises DeviceError."""
         self._hooks.save(list(hooks))
@@ -195,11 +223,13 @@ class Store:
         """The highest version that was confirmed; "" for none."""
         return self._floor.value.version
 
+    @_alone
     def raise_floor(self, version: str) -> None:
         """Raise the floor to `version` if that is higher.  Raises DeviceError."""
         if version == self.floor() or _higher(version, self.floor()):
             self._floor.save(_Floor(version))
 
+    @_alone
     def reset_floor(self) -> None:
         """Any version may be installed; the next that is confirmed is the floor.  Raises DeviceError."""
         self._floor.save(_Floor())
@@ -210,6 +240,7 @@ class Store:
         """The newest first."""
         return self._history.value[::-1][: max(limit, 0)]
 
+    @_alone
     def record(self, line: Outcome) -> None:
         """Add a line; the same end of the same transaction only once.  Raises DeviceError."""
         line = replace(

@@ -132,6 +132,20 @@ def test_without_bootnext_it_stands_first_at_once(by_order: Bootloader, firmware
     assert (firmware.order(), firmware.next()) == ("BootOrder: 0003,0002,0001", None)
 
 
+def test_without_bootnext_what_runs_does_not_get_before_what_starts_next(
+    by_order: Bootloader, firmware: Firmware
+) -> None:
+    """The running system is found good again at each start of the service, also while an update waits."""
+    asyncio.run(by_order.set_primary("system1"))
+    asyncio.run(by_order.set_state("system0", good=True))
+    assert asyncio.run(by_order.get_primary()) == "system1"
+    asyncio.run(by_order.set_state("system1", good=True))
+    assert (firmware.order(), firmware.next()) == ("BootOrder: 0003,0002,0001", None)
+    asyncio.run(by_order.set_state("system0", good=False))
+    asyncio.run(by_order.set_state("system0", good=True))
+    assert asyncio.run(by_order.get_state("system0"))
+
+
 @pytest.mark.parametrize("gone", [SYSTEM1, DISK])
 def test_back_to_the_first_needs_no_bootnext(efi: Bootloader, firmware: Firmware, gone: str) -> None:
     firmware.numbers("BootNext", gone)

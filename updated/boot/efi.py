@@ -72,11 +72,15 @@ class Efi:
         return any(entry.label == bootname for entry in (await self._read()).startable())
 
     async def set_state(self, bootname: str, good: bool) -> None:
-        """Good: first of BootOrder, as in RAUC; bad: neither in BootOrder nor BootNext."""
+        """Good: first of BootOrder, as in RAUC; bad: neither in BootOrder nor BootNext.
+
+        Without BootNext what is to start next stands first already, and what runs must not get before it.
+        """
         if good:
             table, entry = await self._entry(bootname)
-            wanted = replace(_activated(table, entry), order=table.order_with_first(entry))
-            await self._write(table, wanted)
+            keeps = not self._use_bootnext and entry.number in table.order
+            order = table.order if keeps else table.order_with_first(entry)
+            await self._write(table, replace(_activated(table, entry), order=order))
             return
         table = await self._read()
         following = table.entry(table.next)
