@@ -47,8 +47,7 @@ class Qmp:
     """A QMP connection: commands with their answers, and the events since the start."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
+        self._socket = _connect(path)
         self._file = self._socket.makefile("rb")
         self._answers: list[dict[str, Any]] = []
         self._condition = threading.Condition()
@@ -107,6 +106,22 @@ class Qmp:
         with self._condition:
             self._closed = True
             self._condition.notify_all()
+
+
+def _connect(path: Path) -> socket.socket:
+    """QEMU's sockets are there a moment before it listens."""
+    deadline = time.monotonic() + 10
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(path))
+        except ConnectionRefusedError:
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return connection
 
 
 class Agent:
