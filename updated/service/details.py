@@ -53,6 +53,8 @@ def _state(state: states.State, booted_group: str, course: Course) -> str:
     match state:
         case states.Idle() if course.sick:
             return f"Degraded: {booted_group} runs, and is not healthy ({course.sick})."
+        case states.Idle() if course.judging and booted_group:
+            return f"Running from {booted_group}; checking that it is healthy."
         case states.Idle():
             return f"Running from {booted_group}; waiting for an update." if booted_group else "Waiting."
         case states.Discover(source):

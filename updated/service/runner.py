@@ -234,6 +234,7 @@ class Runner:
             if isinstance(saved, states.RebootPending) and isinstance(self.state, states.Idle):
                 self._spawn(self._aftermath.look_into(saved))
             self.resumed.set()
+            self._show()
             while True:
                 letter = await self._inbox.get()
                 # To its end: a bootloader's tool is not killed half-way.
@@ -429,7 +430,7 @@ class Runner:
 
     def _course(self) -> Course:
         return Course(
-            judging=self.judging.pending,
+            judging=self.judging.pending or not self.resumed.is_set(),
             sick=self.judging.sick,
             left_for=self.departure.left_for if self.leaving else "",
             hook=self.hooks.running,
