@@ -178,7 +178,7 @@ class Board:
         self.wait("idle", lambda: "waiting for an update" in self.show("StatusText"))
 
     def wait_for_health(self, state: str, **texts: str) -> None:
-        """Of the running boot.  `texts`: what checks have seen, with "_" for what is no letter in their names."""
+        """Of the running boot.  `texts`: what checks have seen; "_" in a name is for what is no letter."""
 
         def seen() -> bool:
             now = self.health()

@@ -1,4 +1,4 @@
-"""Reboots under a real logind: who is told, who is waited for, who may hold it, and what follows if it does not come."""
+"""Reboots by a real logind: who is told, who is waited for, who may hold it; one that does not come."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_by_hand_without_a_logind(computer: Computer, small: Bundle) -> None:
 
 
 def test_a_shutdown_that_hangs_is_enforced(new_computer: NewComputer, small: Bundle) -> None:
-    """In the stop of a unit before ours, and of one after which nobody of us is left.  Both at once: they wait."""
+    """In the stop of a unit before ours, and of one without which ours ends.  Both at once: they wait."""
     before, after = new_computer(), new_computer()
     with before.boot() as ours_runs, after.boot() as ours_is_stopped:
         for board, order in ((ours_runs, "After=updated.service"), (ours_is_stopped, "")):
