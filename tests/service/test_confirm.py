@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.web import serving
+from tests.fakes.web import Fault, serving
 from tests.service.conftest import MakeDevice
 from tests.service.rig import Device, Vendor, until, updated
 
@@ -129,8 +129,8 @@ def test_it_holds_late(devices: MakeDevice, vendor: Vendor) -> None:
     assert device.reboot() == ["B"]
 
     def seen() -> bool:
-        (check,) = [one for one in health(device)["checks"] if one["name"] == "well"]  # type: ignore[attr-defined]
-        return bool(check["state"] == "bad")
+        looks = [one for one in health(device)["checks"] if one["name"] == "well"]  # type: ignore[attr-defined]
+        return [one["state"] for one in looks] == ["bad"]
 
     device.wait_state("confirming")
     until("a look", seen)
@@ -204,16 +204,30 @@ def test_what_the_old_system_could_not_reach_either_does_not_count(
     assert device.saved("unreachable.json") == []  # the next one is asked anew
 
 
+def with_server(device: Device, vendor: Vendor) -> None:
+    """Installed while the server is there; then it vanishes, and the device goes back."""
+    with serving({"/": Path(__file__)}) as server:
+        device.reload(conf(server_check(far(server.url("/")))))
+        assert device.install(vendor.bundle()) == ""
+        until("a look at the server", lambda: len(server.requests) > 0)
+    assert device.reboot() == ["B"]
+    until("the reboot", lambda: asked_to_reboot(device))
+    (device.root / "rebooted").unlink()
+
+
+def far(url: str) -> str:
+    return url.replace("127.0.0.1", socket.gethostname())
+
+
 def test_a_server_that_vanishes_is_not_held_against_the_new_system(
     devices: MakeDevice, vendor: Vendor
 ) -> None:
-    """It goes back; then the old system finds that it is no better off, and the bundle has another chance."""
-    with serving({"/": Path(__file__)}) as server:
-        url = server.url("/").replace("127.0.0.1", socket.gethostname())
-        device = devices(agent_conf=conf(server_check(url)))
-        assert device.install(vendor.bundle()) == ""
-    assert device.reboot() == ["B"]
-    until("the reboot", lambda: asked_to_reboot(device))
+    """It goes back; then the old system finds that it is no better off, and the bundle has another chance.
+
+    But one only: a bundle that takes the server away would be installed for ever.
+    """
+    device = devices(agent_conf=conf())
+    with_server(device, vendor)
     assert device.reboot() == ["A"]
     until("the excuse", lambda: "excused" in device.history())
     assert device.history() == ["installed", "fallback", "excused"]
@@ -221,6 +235,26 @@ def test_a_server_that_vanishes_is_not_held_against_the_new_system(
         "Not held against version 2.0.0: cloud cannot be reached from here either."
     )
     assert device.call(lambda client: client.quarantine()) == []
+
+    with_server(device, vendor)
+    assert device.reboot() == ["A"]
+    device.wait_said("version 2.0.0 was excused before: it stays quarantined")
+    assert len(device.call(lambda client: client.quarantine())) == 1
+
+
+def test_a_network_that_comes_up_late_excuses_nothing(devices: MakeDevice, vendor: Vendor) -> None:
+    """Else a new system without a network would be installed again after each fallback, for ever."""
+    device = devices(agent_conf=conf())
+    with_server(device, vendor)
+    with serving({"/": Path(__file__)}) as server:
+        server.faults["/"] = [Fault(last=10, status=503)]
+        agent_conf = conf(server_check(far(server.url("/")))).replace("deadline = 1", "deadline = 60")
+        (device.root / "etc/updated.toml").write_text(agent_conf.format(root=device.root, stable_for=0.05))
+        assert device.reboot() == ["A"]
+        device.wait_said("cloud can be reached from here: version 2.0.0 stays quarantined")
+        device.wait_said("marked rootfs.0 as good")
+    assert device.history() == ["installed", "fallback"]
+    assert len(device.call(lambda client: client.quarantine())) == 1
 
 
 HEARTBEAT = """
