@@ -17,11 +17,13 @@ EVERYBODY = {
     "Installer.GetSlotStatus",
     "Installer.GetArtifactStatus",
     "Installer.GetPrimary",
+    "Agent1.GetHealth",
     "Agent1.GetHistory",
     "Agent1.Why",
 }
 ROOT_ONLY = {"Agent1.ResetFloor"}
 VALUES = {"s": "nothing", "b": "false", "u": "1", "a{sv}": "0"}  # for busctl, by type
+STAYS = '[reboot]\ncommand = ["/bin/true"]\n'  # a rollback and a reboot are among what is called
 OTA = '[ota]\nindex = "http://127.0.0.1:1/index.json"'  # for the interface Poller
 MARK = "busctl call de.pengutronix.rauc / de.pengutronix.rauc.Installer Mark ss bad other"
 
@@ -29,11 +31,12 @@ MARK = "busctl call de.pengutronix.rauc / de.pengutronix.rauc.Installer Mark ss 
 def test_everybody_may_look_and_the_group_may_change(board: Board) -> None:
     """All methods there are, so that none is forgotten."""
     board.run("useradd --groups updated member && useradd stranger")
-    board.configure(agent=OTA)
+    board.configure(agent=STAYS + OTA)
     board.start()
     board.wait_for_idle()
     calls = dict(_methods(board))
     assert {"Poller.Poll", "Installer.Install", "Agent1.Install", "Agent1.Inhibit"} <= calls.keys()
+    assert {"Agent1.Heartbeat", "Agent1.Reboot", "Agent1.Lift", "Agent1.GetQuarantine"} <= calls.keys()
     for user in ("stranger", "member"):
         denied = {name for name, call in calls.items() if _is_denied(board, call, user)}
         assert denied == (calls.keys() - EVERYBODY if user == "stranger" else ROOT_ONLY)
