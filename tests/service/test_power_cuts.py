@@ -160,3 +160,19 @@ def test_a_bundle_that_kills_is_given_up(devices: MakeDevice, vendor: Vendor, sa
     saboteur.release()
     shutil.copy(vendor.bundle("2.1.0"), device.root / "drop/better.raucb")
     device.wait_said("installed: Installed to")
+
+
+def test_the_hook_of_an_install_is_not_lost(devices: MakeDevice, vendor: Vendor, saboteur: Saboteur) -> None:
+    """The service dies when the new group is primary, and nothing says yet that it waits for its reboot."""
+    hook = '[hooks]\non-installed = ["sh", "-c", "echo $UPDATED_VERSION >>{root}/kept"]\n'
+    device = devices(env=saboteur.env, agent_conf=NO_FOLDER + hook)
+    saboteur.send(signal.SIGKILL, Saboteur.RENAME, 2, "journal.json")
+    device.install(vendor.bundle("2.0.0"))
+    until("its end", lambda: device.dead)
+    saboteur.release()
+    (device.root / "kept").unlink(missing_ok=True)
+    device.start()
+    until("the hook", (device.root / "kept").exists)
+    device.wait_rest("hook")
+    assert (device.root / "kept").read_text() == "2.0.0\n"
+    assert device.status().state == "reboot-pending"

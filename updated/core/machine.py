@@ -127,7 +127,9 @@ def _advanced(state: State, event: Event) -> Step:
             return _saved(Install(update, attempt), InstallGroup(update))
         case Install(update), Activated(boot_id, manifest_hash):
             update = replace(update, manifest_hash=manifest_hash or update.manifest_hash)
-            return _saved(RebootPending(update, boot_id), RunHook("installed", update), AskToReboot())
+            state = RebootPending(update, boot_id)
+            # Before: while the state on disk is Install, a start of the service runs the hook again.
+            return state, (RunHook("installed", update), Save(state), AskToReboot())
         case Install(), Written():
             return Idle(), (Save(Idle()), Rescan())
         case RebootPending(), RebootAllowed():
@@ -205,9 +207,10 @@ def resume(saved: Saved, facts: Facts) -> Step:
         case Install(update) if facts.booted == update.target and _complete(update, facts):
             return Confirming(update), (Save(RebootPending(update, facts.boot_id)), CheckHealth())
         case Install(update) if facts.primary == update.target and _complete(update, facts):
-            # A rescue system does not reboot by itself.
-            ask = (AskToReboot(),) if facts.booted else ()
-            return _saved(RebootPending(update, facts.boot_id), CheckHealth(), *ask)
+            pending = RebootPending(update, facts.boot_id)
+            if not facts.booted:  # a rescue system does not reboot by itself
+                return _saved(pending, CheckHealth())
+            return pending, (RunHook("installed", update), Save(pending), CheckHealth(), AskToReboot())
         case Install(update, attempt):
             # A power cut may have come at any byte: nothing of it may start.
             bad = () if facts.booted == update.target else (MarkBad(update.target),)

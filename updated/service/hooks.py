@@ -58,7 +58,8 @@ class Hooks:
 
     async def add(self, kind: states.HookKind, update: states.Update) -> None:
         """Run it when those before it are over; from now on a power cut does not lose it."""
-        if not _program(self._config(), kind):
+        known = (kind, update.transaction) in [(hook.kind, hook.update.transaction) for hook in self._waiting]
+        if known or not _program(self._config(), kind):
             return
         self._waiting.append(PendingHook(kind, update))
         await self._memory.keep(self._store.save_hooks, tuple(self._waiting))
