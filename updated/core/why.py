@@ -31,6 +31,7 @@ class WhyFacts:
     detail: str  # a sentence of the state
     paused: bool = False  # somebody has stopped the stream
     judged: bool = True  # the running system is known to be healthy
+    sick: bool = False  # it is known not to be
     given_up: bool = False  # the running system was marked bad by hand: the other one starts next
     reboots: bool = False  # [reboot] when = "immediately"
     holds: tuple[Hold, ...] = ()  # what they say of the known candidate, or of the reboot
@@ -52,7 +53,7 @@ def why(facts: WhyFacts) -> tuple[str, ...]:
 def _state(facts: WhyFacts) -> Iterator[str]:
     if facts.paused:
         yield "The install is paused; `updated resume` lets it go on."
-    if facts.state != "idle":
+    if facts.state != "idle" or facts.sick:
         yield facts.detail
     if facts.state == "reboot-pending" and not facts.holds and not facts.reboots:
         yield 'The agent does not reboot by itself: reboot.when is "manual" in updated.toml.'

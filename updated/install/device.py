@@ -139,10 +139,15 @@ class Device:
                 await self.mark_group(root.name, good=False)
 
     async def other_bootable_group(self, group: str) -> str:
-        """Another group that the bootloader would start; "" if there is none."""
+        """Another group that the bootloader would start; "" if there is none, or nobody ever knows (noop).
+
+        Raises DeviceError if the bootloader cannot tell now.
+        """
+        if self.config.system.bootloader == "noop":
+            return ""
         for root in self._groups:
             bootname = self._groups[root][0].bootname
-            if root != group and bootname and await self._boot_status(bootname) == "good":
+            if root != group and bootname and await self.bootloader.get_state(bootname):
                 return root
         return ""
 

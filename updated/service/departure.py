@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from updated.errors import UpdatedError
 from updated.host import reboot
 from updated.host.journal import tell
 from updated.install.device import Device
+from updated.service.attempt import RETRY
 from updated.service.facts import subject_of_update
 from updated.service.judging import Judging
 from updated.service.memory import log_error
@@ -115,11 +117,20 @@ class Departure:
 
         `update`: what was on trial; None: somebody marked the running group bad by hand.
         """
-        self.left_for = await self._device.other_bootable_group(self._device.booted_group)
+        self.left_for = await self._other_group()
         if update is None or not self.left_for:
             return
         known = self._store.quarantine().get(update.manifest_hash)
         self._reboot_after_rollback(by_request=known is None or known.reason == states.TAKEN_BACK)
+
+    async def _other_group(self) -> str:
+        """As soon as a sick bootloader tells."""
+        while True:
+            try:
+                return await self._device.other_bootable_group(self._device.booted_group)
+            except UpdatedError as error:
+                log_error(error)
+                await asyncio.sleep(RETRY)
 
     async def reboot_after_failure(self) -> None:
         """RAUC's `reboot-criteria=failed-update`."""

@@ -138,7 +138,10 @@ class Judging:
     async def overruled(self) -> None:
         """A person has said that it is good, unless it was the verdict that did."""
         self.stop()
-        if self._judgement is not None and self._judgement.state != "good":
+        known = self._judgement
+        if known is None:  # nobody judged what had been given up
+            self._begin(None)
+        if known is None or known.state != "good":
             await self._settle(Verdict(good=True, decided="", text="A person said so."))
 
     async def look(self, checks: Sequence[Check]) -> tuple[CheckReport, ...]:

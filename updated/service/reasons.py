@@ -22,6 +22,7 @@ def reasons(runner: Runner, snapshot: Snapshot, store: Store, poller: Poller | N
             detail=runner.detail,
             paused=snapshot.paused,
             judged=runner.offers.judged,
+            sick=bool(runner.judging.sick),
             given_up=runner.leaving,
             reboots=runner.departure.by_itself,
             holds=(snapshot.hold,) if snapshot.hold else (),

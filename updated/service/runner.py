@@ -304,17 +304,19 @@ class Runner:
 
     def _undone(self, before: states.State, event: states.Event, error: Exception) -> None:
         """An effect failed: nothing that needs it counts as done."""
+        if isinstance(event, states.HealthGood | states.HealthBad | states.RollbackWanted):
+            self.state = before  # whoever is told of the trouble sees this one
         self._trouble(error)
-        if isinstance(event, states.Verified):
-            if self._jobs.attempt is not None:
-                self._jobs.attempt.error = error
-            self.post(states.Failed(str(error)))
-        elif isinstance(event, states.HealthGood | states.HealthBad | states.RollbackWanted):
-            self.state = before
-            if not isinstance(event, states.RollbackWanted) and not isinstance(error, NotSupportedError):
-                self._spawn(self._later(RETRY, event))
-            elif isinstance(before, states.Idle):  # it is not on trial
+        match event:
+            case states.Verified():
+                if self._jobs.attempt is not None:
+                    self._jobs.attempt.error = error
+                self.post(states.Failed(str(error)))
+            case states.RollbackWanted(running) if isinstance(before, states.Idle):  # it is not on trial
                 self._spawn(self._memory.keep(self._store.save_state, before))
+                self._spawn(self._memory.keep(self._store.lift, running.manifest_hash))
+            case states.HealthGood() | states.HealthBad() if not isinstance(error, NotSupportedError):
+                self._spawn(self._later(RETRY, event))
 
     def _trouble(self, error: Exception) -> None:
         log_error(error)
@@ -401,7 +403,12 @@ class Runner:
 
     async def _let_the_sick_be_mended(self) -> None:
         """With no other group to start, an update can only help: there is no way back to destroy."""
-        if not await self.device.other_bootable_group(self.device.booted_group):
+        try:
+            other = await self.device.other_bootable_group(self.device.booted_group)
+        except UpdatedError as error:
+            self._trouble(error)  # there may be one
+            return
+        if not other:
             self.offers.judged = True
             self.look()
 
