@@ -99,6 +99,16 @@ class Departure:
         self._reboots.begin(_steps(self._setting(), update), before)
         self._show("")
 
+    async def call_off(self) -> None:
+        """What was to be left, or started, is not any more."""
+        if not self.begun:
+            return
+        await self._reboots.close()
+        try:
+            await reboot.cancel_scheduled()
+        except UpdatedError as error:
+            log_error(error)
+
     async def roll_back(self, group: str, *, by_request: bool) -> None:
         """Raises UpdatedError; nothing has begun then."""
         other = await self._device.other_bootable_group(group)

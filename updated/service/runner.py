@@ -347,6 +347,7 @@ class Runner:
             case states.MarkBad(group):
                 await self.device.mark_group(group, good=False)
                 await self.departure.prepare(trial=False)
+                await self.departure.call_off()
             case states.Save() | states.Reject() | states.Record():
                 floor = self.config.policy.version_floor == "confirmed"
                 await self._memory.remember(effect, boot_id=self.device.boot_id, raises_floor=floor)
@@ -400,6 +401,7 @@ class Runner:
         self.offers.nudge()
         if self.leaving:  # a person has changed his mind
             await self._memory.keep(self._store.leave_boot, "")
+            await self.departure.call_off()
 
     async def _let_the_sick_be_mended(self) -> None:
         """With no other group to start, an update can only help: there is no way back to destroy."""
