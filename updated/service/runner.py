@@ -229,12 +229,13 @@ class Runner:
             self._announce.outcome(last)
         self._show()
         try:
+            self.hooks.resume(self.state)  # before another is added
             await self._resume(effects)
-            self.hooks.resume(self.state)
             if isinstance(saved, states.RebootPending) and isinstance(self.state, states.Idle):
                 self._spawn(self._aftermath.look_into(saved))
             self.resumed.set()
             self._show()
+            self.departure.ask()
             while True:
                 letter = await self._inbox.get()
                 # To its end: a bootloader's tool is not killed half-way.
