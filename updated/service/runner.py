@@ -84,7 +84,7 @@ class Runner:
             store,
             self.judging,
             pending=self._pending,
-            busy=lambda: self.judging.pending or self.hooks.running,
+            busy=lambda: self.judging.pending or self.hooks.running or not self.resumed.is_set(),
             post=self.post,
             show=self._show,
             give_up=self.give_up,
