@@ -151,6 +151,14 @@ class Device:
                 return root
         return ""
 
+    async def lead_away(self, group: str, other: str) -> None:
+        """`group` was marked bad: now `other` starts next.  Some scripts must be told so.
+
+        Raises DeviceError.
+        """
+        if await self._primary_group() == group:
+            await self.activate(self._groups[other][0], by="updated")
+
     def inactive_hash(self) -> str:
         """Manifest hash of what was last installed to a group that does not run; "" for nothing."""
         found = {

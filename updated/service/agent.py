@@ -68,6 +68,7 @@ class ServiceAgent:
             await self._runner.deliver(states.HealthGood(marked[0]))  # by hand is a confirmation, too
         if state == "bad" and self._device.booted_group in marked[0].split():
             await self._runner.give_up()
+        await self._runner.departure.prepare()
         return marked
 
     async def slots(self) -> Sequence[SlotReport]:

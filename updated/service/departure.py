@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import takewhile
+from typing import Final
 
 from updated import command
 from updated.core import events, states
@@ -24,6 +26,10 @@ from updated.service.setting import Setting
 from updated.store import Store
 
 log = logging.getLogger(__name__)
+
+MAX_WAYS_BACK: Final = 3
+"""Boots of a system in a row that end with its being given up: a bootloader that starts it all the same does
+not listen, and the power may have gone before it was told."""
 
 
 class Departure:
@@ -80,13 +86,12 @@ class Departure:
         if begun:
             await self._outlast()
 
-    async def prepare(self, *, trial: bool) -> None:
-        """Whoever reboots now, starts the new primary, or without `trial` the committed one."""
-        argument = self._device.reboot_argument
-        if not argument:
+    async def prepare(self) -> None:
+        """Whoever reboots now starts the update that waits for it, as long as the bootloader would, too."""
+        if not self._device.reboot_argument:
             return
         try:
-            await reboot.prepare_argument(argument if trial else "")
+            await reboot.prepare_argument(await self._argument(self._pending()))
         except UpdatedError as error:
             log_error(error)
 
@@ -96,28 +101,31 @@ class Departure:
         way = " ".join(self._setting().reboot_command(update)) or reboot.STEPS[0]
         tell(log, events.reboot_asked(way, why))
         before = self._judging.remember_unreachable if update is not None else None
-        self._reboots.begin(_steps(self._setting(), update), before)
+        self._reboots.begin(self._steps(update), before)
         self._show("")
 
     async def call_off(self) -> None:
         """What was to be left, or started, is not any more."""
-        if not self.begun:
-            return
-        await self._reboots.close()
-        try:
-            await reboot.cancel_scheduled()
-        except UpdatedError as error:
-            log_error(error)
+        if self.begun:
+            await self._reboots.close()
+            try:
+                await reboot.cancel_scheduled()
+            except UpdatedError as error:
+                log_error(error)
+        await self.prepare()
 
     async def roll_back(self, group: str, *, by_request: bool) -> None:
         """Raises UpdatedError; nothing has begun then."""
         other = await self._device.other_bootable_group(group)
-        if not other:
-            tell(log, events.degraded(f"{group} is not good, and no other group would start"))
+        in_vain = not by_request and self._given_up_before(group) >= MAX_WAYS_BACK
+        if not other or in_vain:
+            why = "the bootloader starts it all the same" if in_vain else "no other group would start"
+            tell(log, events.degraded(f"{group} is not good, and {why}"))
             self._post(states.NothingToFallBackTo())
             return
         await self._device.mark_group(group, good=False)
-        await self.prepare(trial=False)
+        await self._device.lead_away(group, other)
+        await self.prepare()
         self.left_for = other
         await self._give_up()  # the other group is the only one left
         self._reboot_after_rollback(by_request=by_request)
@@ -173,6 +181,11 @@ class Departure:
             self._post(states.RebootAllowed())
         self._show("")
 
+    def _given_up_before(self, group: str) -> int:
+        """Boots of `group` in a row, before this one, that ended with a bad verdict."""
+        earlier = [one for one in self._store.judgements() if one.boot_id != self._device.boot_id]
+        return len([*takewhile(lambda one: (one.group, one.state) == (group, "bad"), earlier)])
+
     def _reboot_after_rollback(self, *, by_request: bool) -> None:
         config = self._setting().config
         if (config.reboot.when if by_request else config.confirm.fallback) in ("immediately", "reboot"):
@@ -180,19 +193,36 @@ class Departure:
         else:
             self._show("")
 
+    def _steps(self, update: states.Update | None) -> Sequence[Step]:
+        """How to start `update`, or whatever starts next; each asks anew what that is when its time comes."""
+        words = self._setting().reboot_command(update)
+
+        async def ask(number: int) -> None:
+            argument, wanted = await self._argument(update), self._setting().config.reboot
+            if self._device.reboot_argument:  # also without one: what was left before does not hold any more
+                await reboot.prepare_argument(argument)
+            if words and number == 0:
+                await command.check(words, timeout=wanted.escalate_after)
+                return
+            await reboot.steps(argument=argument, message=wanted.message, delay=wanted.delay)[number]()
+
+        return [partial(ask, number) for number in range(len(reboot.steps()))]
+
+    async def _argument(self, update: states.Update | None) -> str:
+        """What the reboot into `update` has to be asked for with just now; "": nothing special.
+
+        Only while the bootloader has a trial prepared: with the argument, and without one, a firmware may
+        find nothing to start.
+        """
+        argument = self._device.reboot_argument
+        if update is None or not argument:
+            return ""
+        try:
+            return argument if await self._device.primary() == update.target else ""
+        except UpdatedError as error:
+            log_error(error)
+            return ""
+
     @property
     def _device(self) -> Device:
         return self._setting().device
-
-
-def _steps(setting: Setting, update: states.Update | None) -> Sequence[Step]:
-    """How to start `update`, or whatever starts next."""
-    wanted = setting.config.reboot
-    argument = setting.device.reboot_argument if update is not None else ""
-    steps = reboot.steps(argument=argument, message=wanted.message, delay=wanted.delay)
-    words = setting.reboot_command(update)
-    return (partial(_run, words), *steps[1:]) if words else steps
-
-
-async def _run(words: Sequence[str]) -> None:
-    await command.check(words)

@@ -327,7 +327,10 @@ class Runner:
         match effect:
             case states.ChooseCandidate(source):
                 self._jobs.begin(source)
-            case states.ReadTail() | states.VerifyTail() | states.InstallGroup():
+            case states.ReadTail() | states.VerifyTail():
+                self._jobs.go_on(effect)
+            case states.InstallGroup():
+                await self.departure.call_off()  # what waited is about to be overwritten
                 self._jobs.go_on(effect)
             case states.Rescan():
                 self.look()
@@ -335,7 +338,7 @@ class Runner:
                 self._check_health()
             case states.AskToReboot():
                 self._spawn(self.judging.remember_unreachable())
-                self._spawn(self.departure.prepare(trial=True))
+                self._spawn(self.departure.prepare())
                 self.departure.ask()
             case states.Reboot() if isinstance(self.state, states.RebootPending):
                 self.departure.reboot(self.state.update)
@@ -347,7 +350,6 @@ class Runner:
                 await self._mark_good(group)
             case states.MarkBad(group):
                 await self.device.mark_group(group, good=False)
-                await self.departure.prepare(trial=False)
                 await self.departure.call_off()
             case states.Save() | states.Reject() | states.Record():
                 floor = self.config.policy.version_floor == "confirmed"
