@@ -9,7 +9,7 @@ import pytest
 
 from updated.api.client import Polled, Status
 from updated.cli.render import plain
-from updated.cli.render_agent import moving, polled, transfer, update
+from updated.cli.render_agent import health, moving, polled, quarantine, transfer, update
 
 MOVING = {"bytes-done": 50_000_000, "bytes-total": 100_000_000, "rate": 0.0}
 SECOND = 1_000_000  # microseconds
@@ -72,3 +72,16 @@ def test_all_of_a_poll() -> None:
 
 def test_a_poll_that_is_due() -> None:
     assert polled(Polled(5, {}), "readable", 10 * SECOND).splitlines()[0] == "Next poll:    in 0 s"
+
+
+def test_health_and_quarantine_of_another_service() -> None:
+    """Keys may be missing: what is not known is a dash, and nothing fails."""
+    assert health([], "json") == quarantine([], "json") == "[]"
+    assert health([{}], "readable") == "-: - since -"
+    assert health([{"state": "good", "checks": [{}]}], "readable").splitlines()[1] == "  -       - (optional)"
+    assert quarantine([{}], "readable") == "-  version -\n  -  -"
+    shown = quarantine(
+        [{"manifest-hash": "a\x1b", "failed-boots": ["\x1b"], "journal": ["\x1b[2J"]}], "readable"
+    )
+    assert "\x1b" not in shown
+    assert shown.splitlines()[2:] == ["  Failed boots: \\x1b", "  | \\x1b[2J"]

@@ -35,7 +35,8 @@ def quarantine(arguments: Arguments) -> int:
             output_format = chosen_format(arguments, render_agent.FORMATS)
             print(render_agent.quarantine(ask(Client.quarantine), output_format))
         case ("lift",) if arguments.flag("all"):
-            print(f"{ask(lambda client: client.lift(''))} bundles may be installed again.")
+            count = ask(lambda client: client.lift(""))
+            print(f"{count} bundle{'' if count == 1 else 's'} may be installed again.")
         case ("lift", str(manifest_hash)) if not arguments.flag("all") and manifest_hash:
             ask(lambda client: client.lift(manifest_hash))
             print(f"Bundle {manifest_hash} may be installed again.")
