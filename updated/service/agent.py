@@ -67,7 +67,7 @@ class ServiceAgent:
         if state == "good" and marked[0] == self._device.booted_group:
             await self._runner.deliver(states.HealthGood(marked[0]))  # by hand is a confirmation, too
         if state == "bad" and self._device.booted_group in marked[0].split():
-            await self._runner.give_up()
+            await self._runner.marked_bad()
         await self._runner.departure.prepare()
         return marked
 

@@ -137,6 +137,7 @@ class Departure:
         """
         self.left_for = await self._other_group()
         if update is None or not self.left_for:
+            self._show("")
             return
         known = self._store.quarantine().get(update.manifest_hash)
         self._reboot_after_rollback(by_request=known is None or known.reason == states.TAKEN_BACK)

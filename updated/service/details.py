@@ -51,6 +51,8 @@ def describe(
 
 def _state(state: states.State, booted_group: str, course: Course) -> str:
     match state:
+        case states.Idle() if course.left_for:
+            return f"{booted_group} was given up; {course.left_for} starts next."
         case states.Idle() if course.sick:
             return f"Degraded: {booted_group} runs, and is not healthy ({course.sick})."
         case states.Idle() if course.judging and booted_group:

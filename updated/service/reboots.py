@@ -50,14 +50,10 @@ class Reboots:
 
     async def _run(self, steps: Sequence[Step], before: Callable[[], Awaitable[None]] | None) -> None:
         if before is not None:
-            await before()
+            await self._try(before)
         announced = self._config().reboot.delay  # the first step waits so long by itself
         for number, step in enumerate(steps, 1):
-            try:
-                await step()
-            except UpdatedError as error:
-                log.error("The reboot was refused: %s", error.with_hint())
-                self._tell(f"The reboot was refused: {error}.")
+            await self._try(step)
             if number == len(steps):
                 break
             await asyncio.sleep(self._config().reboot.escalate_after + announced)
@@ -65,3 +61,13 @@ class Reboots:
             waited = self._config().reboot.escalate_after
             tell(log, events.reboot_escalated(f"step {number + 1} of {len(steps)}", waited))
             self._tell(f"The reboot did not come within {waited:g} s; it is asked for harder.")
+
+    async def _try(self, step: Step) -> None:
+        """Whatever becomes of it, the next one may lead there."""
+        try:
+            await step()
+        except UpdatedError as error:
+            log.error("The reboot was refused: %s", error.with_hint())
+            self._tell(f"The reboot was refused: {error}.")
+        except Exception:
+            log.exception("a bug in `updated`")

@@ -130,8 +130,13 @@ class Runner:
             )
         self._jobs.request(offer)
 
+    async def marked_bad(self) -> None:
+        """The running group was, by hand."""
+        await self.give_up()
+        self._spawn(self.departure.go_on(None))
+
     async def give_up(self) -> None:
-        """The running group was marked bad by hand: nothing marks it good again before the reboot."""
+        """The running group was marked bad: nothing marks it good again before the reboot."""
         self.offers.judged = False
         await self._memory.keep(self._store.leave_boot, self.device.boot_id)
         self.judging.stop()
