@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -172,7 +171,7 @@ def test_optional_ones_decide_nothing(devices: MakeDevice, vendor: Vendor) -> No
     assert found["checks"][-1]["required"] is False
 
 
-# Servers: `remote` here is one that is not this device itself by its name, though it is by its address.
+# Servers.  0.0.0.0 is no address of this device, but leads to it.
 
 
 def server_check(url: str) -> str:
@@ -185,9 +184,6 @@ required = true
 period = 0.1
 timeout = 1
 """
-
-
-NOBODY = "http://192.0.2.1:9/"  # RFC 5737: nowhere
 
 
 def test_what_the_old_system_could_not_reach_either_does_not_count(
@@ -240,6 +236,23 @@ def test_a_server_that_vanishes_is_not_held_against_the_new_system(
     assert device.reboot() == ["A"]
     device.wait_said("version 2.0.0 was excused before: it stays quarantined")
     assert len(device.call(lambda client: client.quarantine())) == 1
+
+
+def test_an_outage_does_not_use_up_the_attempts_of_ordinary_boots(
+    devices: MakeDevice, vendor: Vendor
+) -> None:
+    """Else a fleet that is switched off at night would be back in the old system after three days."""
+    device = devices(agent_conf=conf())
+    with serving({"/": Path(__file__)}) as server:
+        device.reload(conf(server_check(far(server.url("/")))))
+        assert device.install(vendor.bundle()) == ""
+        assert device.reboot() == ["B"]
+        device.wait_said("confirmed: Version 2.0.0")
+    assert device.reboot() == ["B"]
+    device.wait_said("marked rootfs.1 as good")
+    assert device.read_env()["B_TRY"] == "0"
+    shown = updated(device.address, "health").stdout
+    assert "cloud (does not count: other machines are asked for on a trial only)" in shown
 
 
 def test_a_network_that_comes_up_late_excuses_nothing(devices: MakeDevice, vendor: Vendor) -> None:

@@ -30,6 +30,7 @@ LOOK: Final = 30.0  # seconds for the last looks before a reboot
 PAUSES: Final = (0.0, 1.0, 3.0)  # seconds before each of them
 SAVE_AFTER: Final = 5.0  # seconds; what led to a reset is known then, and flash is not worn
 BEFORE: Final = "the system before could not reach it either"
+ORDINARY: Final = "other machines are asked for on a trial only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,13 @@ class Judging:
     async def _run(self, trial: states.Update | None, post: Callable[[states.Event], None]) -> None:
         self._begin(trial)
         try:
-            verdict = await self._judge(await self._first_began(), trial)
+            excused = self._excused(trial)
+            verdict = await self._judge(await self._first_began(), trial, excused)
             self._overdue = "" if verdict.good or trial is None else verdict.text
             self._post(verdict, post)
             while not verdict.good:
                 await asyncio.sleep(AGAIN)
-                verdict = await self._judge(time.monotonic(), None)
+                verdict = await self._judge(time.monotonic(), None, excused)
                 if verdict.good:
                     self._post(verdict, post)
         finally:
@@ -158,8 +160,14 @@ class Judging:
         if trial is not None:
             self._save_soon(0)
 
-    async def _judge(self, began: float, trial: states.Update | None) -> Verdict:
-        excused = dict.fromkeys(self._store.unreachable(), BEFORE) if trial is not None else {}
+    def _excused(self, trial: states.Update | None) -> Mapping[str, str]:
+        """Name of a check of other machines -> why it does not count."""
+        if trial is not None:
+            return dict.fromkeys(self._store.unreachable(), BEFORE)
+        # Else an outage would use up the attempts of a fleet that is switched off at night, and lead it back.
+        return dict.fromkeys([one.rule.name for one in self._setting().checks if one.rule.remote], ORDINARY)
+
+    async def _judge(self, began: float, trial: states.Update | None, excused: Mapping[str, str]) -> Verdict:
         gate = self._make_gate(self._setting().checks, began, excused)
         if trial is not None:
             self._gate = gate  # an ordinary boot is pinged whatever the checks say
