@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.system.ab_image import Files, System, change
 
@@ -23,13 +22,6 @@ while read -r line && [ ${#line} -gt 1 ]; do :; done
 printf 'HTTP/1.1 500 Internal Server Error\\r\\nContent-Length: 4\\r\\nConnection: close\\r\\n\\r\\nILL\\n'
 """
 }
-
-
-class Signer(NamedTuple):
-    """PEM files."""
-
-    cert: Path
-    key: Path
 
 
 def make_bundle(
