@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -118,6 +119,22 @@ def test_lifted_by_a_person_meanwhile(site: Any) -> None:
             bench.store.lift("hash")
             await looking
             assert (bench.lifted, running.store.history()) == (0, [])
+
+    asyncio.run(scenario())
+
+
+def test_a_floor_that_is_reset(site: Any) -> None:
+    """What was refused because of it is looked at again, without a new file or a new start."""
+    config = site.config(more='[policy]\nversion-floor = "confirmed"\n')
+    shutil.copy(site.bundle(), site.root / "drop")
+
+    async def scenario() -> None:
+        async with site.running(config) as running:
+            running.store.raise_floor("3.0.0")
+            await running.until(lambda: running.offers.put_off)
+            assert running.store.history() == []
+            await running.agent.reset_floor()
+            await running.until(lambda: running.last == "installed")
 
     asyncio.run(scenario())
 
