@@ -16,6 +16,7 @@ from updated.errors import DeviceError
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 SYSFS = Path("/sys")
+FSTAB = Path("/etc/fstab")
 MAX_HOLDERS = 64  # block devices on top of one slot (dm-verity, LUKS, LVM); bounds the walk through sysfs
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -183,3 +184,16 @@ def _read(path: Path) -> str | None:
         return path.read_text(errors="surrogateescape").rstrip("\n")
     except OSError:
         return None
+
+
+def declared_mountpoint(folder: Path, fstab: Path = FSTAB) -> str:
+    """The file system that fstab(5) wants `folder` to lie on; "": the root, or nobody says.  Blocks."""
+    try:
+        lines = fstab.read_bytes().splitlines()
+    except OSError:
+        return ""
+    declared = [fields for line in lines if len(fields := line.split()) >= 4 and not line.startswith(b"#")]
+    points = {
+        Path(_text(point)) for _, point, _, options, *_ in declared if b"noauto" not in options.split(b",")
+    }
+    return next((str(place) for place in (folder, *folder.parents) if place in points and place.name), "")

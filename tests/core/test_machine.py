@@ -40,15 +40,15 @@ EVENTS: list[states.Event] = [
     states.NothingToFallBackTo(),
 ]
 # "." stays, "!" is a bug in the runner; columns as in EVENTS (R: reboot, B: health bad)
-#                     Offer    Chosen   Tail   Verify  Activated     Writ R Good B Fail Cond Canc Roll None
+#                   Offer    Chosen   Tail   Verify  Activated     Writ R Good B Fail Cond Canc Roll None
 EXPECTED = {
-    "Idle":          "Discover !        !      !       !             !    . .    . !    !    !    Confirming .",
-    "Discover":      ".        Download !      !       !             !    . .    . Idle Idle Idle !    .",
-    "Download":      ".        !        Verify !       !             !    . .    . Idle Idle Idle !    .",
-    "Verify":        ".        !        !      Install !             !    . .    . Idle Idle Idle !    .",
-    "Install":       ".        !        !      !       RebootPending Idle . .    . Idle Idle Idle !    .",
-    "RebootPending": ".        !        !      !       !             !    . .    . !    !    !    Idle .",
-    "Confirming":    ".        !        !      !       !             !    . Idle . !    !    !    .    Idle",
+    "Idle":        "Discover !        !      !       !             !    . .    . !    !    !    Confirming .",
+    "Discover":    ".        Download !      !       !             !    . .    . Idle Idle Idle !    .",
+    "Download":    ".        !        Verify !       !             !    . .    . Idle Idle Idle !    .",
+    "Verify":      ".        !        !      Install !             !    . .    . Idle Idle Idle !    .",
+    "Install":     ".        !        !      !       RebootPending Idle . .    . Idle Idle Idle !    .",
+    "RebootPending":".        !        !      !       !             !    . .    . !    !    !    Idle .",
+    "Confirming":  ".        !        !      !       !             !    . Idle . !    !    !    .    Idle",
 }  # fmt: skip
 
 
@@ -112,6 +112,15 @@ def test_a_trial_that_nobody_asked_for_is_still_to_come(asked: bool) -> None:
     else:
         assert state == states.RebootPending(U, "b1")
         assert effects == (states.Save(state), states.CheckHealth(), states.AskToReboot())
+
+
+def test_a_trial_that_somebody_else_asked_for_is_one() -> None:
+    """`systemctl reboot` with the argument that was prepared: should it fail now, that is a fallback."""
+    state, effects = machine.resume(PENDING, states.Facts("b1", "B", "B", {"B": "h-new"}, by_argument=True))
+    assert state == states.Confirming(U)
+    assert effects == (states.Save(replace(PENDING, asked=True)), states.CheckHealth())
+    again = machine.resume(replace(PENDING, asked=True), states.Facts("b1", "B", "B", {}, by_argument=True))
+    assert again == (state, (states.CheckHealth(),))
 
 
 @pytest.mark.parametrize(("primary", "bad"), [("B", True), ("A", False), ("", False)])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from updated.devices import (
     Mount,
     capacity,
+    declared_mountpoint,
     find_mountpoint,
     identities,
     identity,
@@ -182,3 +183,29 @@ def test_a_file_system_with_its_own_number_is_found_by_its_source(tmp_path: Path
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(f"1 2 0:42 / /data rw - btrfs {loop} rw\n")
     assert find_mountpoint(loop, mountinfo=mountinfo) == "/data"
+
+
+@pytest.mark.parametrize(
+    ("folder", "point"),
+    [
+        ("/data/updated", "/data"),
+        ("/data", "/data"),
+        ("/data/big disk/updated", "/data/big disk"),
+        ("/database", ""),
+        ("/var/lib/updated", ""),  # on the root
+        ("/media/stick/updated", ""),  # nobody mounts it at start
+    ],
+)
+def test_where_fstab_wants_a_folder(tmp_path: Path, folder: str, point: str) -> None:
+    fstab = tmp_path / "fstab"
+    fstab.write_bytes(
+        b"# device dir type options\n/dev/root / ext4 ro 0 1\n\nLABEL=data /data/ ext4 rw,nofail 0 2\n"
+        b"/dev/sdb1\t/data/big\\040disk ext4 defaults 0 2\n/dev/sdc1 /media/stick vfat noauto,user 0 0\n"
+        b"/dev/sda3 none swap sw 0 0\n\xff\xfe broken\n"
+    )
+    assert declared_mountpoint(Path(folder), fstab) == point
+
+
+def test_without_fstab_nobody_says(tmp_path: Path) -> None:
+    assert declared_mountpoint(tmp_path, tmp_path / "none") == ""
+    assert declared_mountpoint(tmp_path, tmp_path) == ""

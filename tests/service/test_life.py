@@ -57,7 +57,7 @@ def stutter(device: Device) -> None:
     assert device.service is not None
     until("the judging", lambda: device.status().state == "confirming")
     device.service.send_signal(signal.SIGSTOP)
-    time.sleep(1.6)  # a second too late is not healthy, and its timer may be due in 0.4 s
+    time.sleep(3.6)  # three seconds too late is not healthy, and its timer may be due in 0.4 s
     device.service.send_signal(signal.SIGCONT)
 
 

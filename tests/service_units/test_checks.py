@@ -20,7 +20,7 @@ from updated.core.link import LinkSettings
 from updated.errors import Refused
 from updated.health.gate import Gate
 from updated.health.watchdog import Watchdog
-from updated.service.checks import Heartbeats, make_checks
+from updated.service.checks import Heartbeats, make_checks, memory_check
 
 CHECKS = """\
 [confirm]
@@ -200,3 +200,14 @@ print(*sorted({"aiohttp", "dbus_fast", "ctypes"} & set(sys.modules)))
         [sys.executable, "-c", script], input=text, capture_output=True, text=True, check=True
     )
     assert done.stdout == "\n"
+
+
+def test_a_system_without_its_memory_is_not_good(tmp_path: Path) -> None:
+    """fstab wants a data partition and it is not there: it cannot even know that it is on trial."""
+    confirm = parse_agent_config(b"").confirm
+    assert memory_check(confirm, "") == ()
+    (missing,) = memory_check(confirm, str(tmp_path))
+    assert missing.rule.required
+    assert not asyncio.run(missing.look()).ok
+    (there,) = memory_check(confirm, "/proc")
+    assert asyncio.run(there.look()).ok

@@ -218,7 +218,9 @@ def resume(saved: Saved, facts: Facts) -> Step:
             done = Record(update, "failed", INTERRUPTED)
             return Idle(), (*bad, *given_up, done, Save(Idle()), CheckHealth())
         case RebootPending(update) if facts.booted == update.target:
-            return Confirming(update), (CheckHealth(),)
+            # The trial has begun, whoever asked for the reboot: what comes next is no ordinary restart.
+            begun = () if saved.asked else (Save(replace(saved, asked=True)),)
+            return Confirming(update), (*begun, CheckHealth())
         case RebootPending(_, boot_id) if boot_id == facts.boot_id:
             return saved, (CheckHealth(), AskToReboot())
         # Started from elsewhere (a rescue system), or not known from where: the trial is still to come.

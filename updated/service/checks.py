@@ -49,6 +49,15 @@ def make_checks(
     return tuple(maker.make(name, table) for name, table in named), heartbeats
 
 
+def memory_check(confirm: Confirm, mountpoint: str) -> tuple[Check, ...]:
+    """Without the file system that it has its memory on, a system does not know that it is on trial.
+
+    `mountpoint`: where it belongs; "": on no file system of its own.
+    """
+    rule = Rule("data-directory", deadline=confirm.deadline)
+    return (places.MountCheck(rule, period=1.0, path=mountpoint, writable=False),) if mountpoint else ()
+
+
 class _Maker:
     """What the checks share."""
 

@@ -66,6 +66,7 @@ class Judging:
         self._judgement: Judgement | None = None
         self._saving: asyncio.Task[None] | None = None
         self._overdue = ""
+        self._looking = asyncio.Lock()
 
     @property
     def running(self) -> bool:
@@ -120,12 +121,17 @@ class Judging:
                 if verdict.good:
                     self._post(verdict, post)
         finally:
-            self._gate = None
-            if self._saving is not None:
-                self._saving.cancel()
+            if asyncio.current_task() is self._task:  # else another judging has begun
+                self._gate = None
+                if self._saving is not None:
+                    self._saving.cancel()
 
     async def remember_unreachable(self) -> None:
         """What of other machines this system cannot reach is no fault of the next one."""
+        async with self._looking:  # two at once would be in each other's way
+            await self._remember_unreachable()
+
+    async def _remember_unreachable(self) -> None:
         remote = [check for check in self._setting().checks if check.rule.remote and check.rule.required]
         failed = {check.rule.name for check in remote}
         with contextlib.suppress(TimeoutError):

@@ -13,6 +13,7 @@ from updated.config.agent_toml import AgentConfig
 from updated.core import states
 from updated.core.health import Check
 from updated.core.polling import Criteria, wants_reboot
+from updated.devices import declared_mountpoint
 from updated.host import identity
 from updated.host.trusted_time import TrustedTime
 from updated.install.adaptive import Saving
@@ -21,7 +22,7 @@ from updated.install.installer import Ways
 from updated.install.link_settings import settings_from
 from updated.install.location import Locations
 from updated.service.bundles import Bundles
-from updated.service.checks import Heartbeats, make_checks
+from updated.service.checks import Heartbeats, make_checks, memory_check
 from updated.service.gate import Gatekeeper
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ async def make_setting(
     time = await asyncio.to_thread(TrustedTime, memory, log.warning)
     bundles = Bundles(device, locations, facts, time)
     checks, heartbeats = make_checks(config.confirm, link, before.heartbeats if before else None)
+    checks += memory_check(config.confirm, await asyncio.to_thread(declared_mountpoint, memory))
     return Setting(device, config, locations, bundles, gate, time, checks, heartbeats)
 
 
