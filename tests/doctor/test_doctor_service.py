@@ -48,16 +48,22 @@ def problems(findings: list[Finding]) -> dict[str, Level]:
     ],
 )
 def test_the_unit(changes: dict[str, str], expected: dict[str, Level]) -> None:
-    assert problems(list(unit_findings({**GOOD, **changes}, GOOD))) == expected
+    assert problems(list(unit_findings({**GOOD, **changes}, GOOD, {}))) == expected
 
 
 def test_nothing_is_known_of_it() -> None:
-    assert problems(list(unit_findings({}, {}))) == {"service.unit": Level.ERROR}
+    assert problems(list(unit_findings({}, {}, {}))) == {"service.unit": Level.ERROR}
 
 
 def test_rauc_s_own_service_beside_it() -> None:
-    assert problems(list(unit_findings(GOOD, RAUC))) == {"service.rauc": Level.ERROR}
-    assert problems(list(unit_findings(GOOD, {**RAUC, "LoadState": "not-found"}))) == {}
+    assert problems(list(unit_findings(GOOD, RAUC, {}))) == {"service.rauc": Level.ERROR}
+    assert problems(list(unit_findings(GOOD, {**RAUC, "LoadState": "not-found"}, {}))) == {}
+
+
+@pytest.mark.parametrize(("state", "found"), [("enabled", True), ("masked", False), ("disabled", False)])
+def test_nobody_else_confirms(state: str, found: bool) -> None:
+    findings = problems(list(unit_findings(GOOD, {}, {"UnitFileState": state})))
+    assert findings == ({"service.mark-good": Level.WARNING} if found else {})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ def test_systemctl_is_asked(systemctl: Callable[[str], Scene]) -> None:
     lines = "\n".join(f"{name}={value}" for name, value in GOOD.items())
     scene = systemctl(
         f'case "$*" in\n*RuntimeWatchdogUSec*) echo RuntimeWatchdogUSec=20s; echo RebootWatchdogUSec=5min;;\n'
-        f'*"updated.service rauc.service") cat <<END\n{lines}\n\n{lines}\nEND\n;;\nesac'
+        f'*" rauc-mark-good.service") cat <<END\n{lines}\n\n{lines}\nEND\n;;\nesac'
     )
     assert problems(in_place(scene)) == {"service.bus": Level.NOTE}
 

@@ -15,6 +15,7 @@ from updated.errors import DeviceError
 
 UNIT: Final = "updated.service"
 RAUC: Final = "rauc.service"
+MARK_GOOD: Final = "rauc-mark-good.service"
 MANAGER: Final = ("RuntimeWatchdogUSec", "RebootWatchdogUSec")
 PROPERTIES: Final = (
     *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "WatchdogUSec"),
@@ -34,13 +35,15 @@ async def check(subject: Subject) -> AsyncIterator[Finding]:
         yield note("service.systemd", "", "systemd does not run here: nobody ends a service that hangs")
         return
     try:
-        shown = await command.check(["systemctl", "show", f"--property={','.join(PROPERTIES)}", UNIT, RAUC])
+        shown = await command.check(
+            ["systemctl", "show", f"--property={','.join(PROPERTIES)}", UNIT, RAUC, MARK_GOOD]
+        )
         told = await command.check(["systemctl", "show", f"--property={','.join(MANAGER)}"])
     except DeviceError as problem:
         yield unknown("service.systemd", "", str(problem))
         return
-    unit, rauc = (_properties(text) for text in f"{shown}\n\n".split("\n\n")[:2])
-    for finding in unit_findings(unit, rauc):
+    unit, rauc, mark_good = (_properties(text) for text in f"{shown}\n\n\n\n".split("\n\n")[:3])
+    for finding in unit_findings(unit, rauc, mark_good):
         yield finding
     sandbox = await asyncio.to_thread(lambda: list(_sandbox(subject, unit)))
     for finding in sandbox:
@@ -50,8 +53,8 @@ async def check(subject: Subject) -> AsyncIterator[Finding]:
         yield finding
 
 
-def unit_findings(unit: Unit, rauc: Unit) -> Iterator[Finding]:
-    """What `systemctl show` says of our unit, and of RAUC's name."""
+def unit_findings(unit: Unit, rauc: Unit, mark_good: Unit) -> Iterator[Finding]:
+    """What `systemctl show` says of our unit, of RAUC's name, and of RAUC's unit that marks good."""
     if unit.get("LoadState") != "loaded":
         hint = "`make install-units` puts it there; see docs/install.md."
         got = unit.get("LoadState", "")
@@ -62,6 +65,11 @@ def unit_findings(unit: Unit, rauc: Unit) -> Iterator[Finding]:
     if rauc.get("Id") == RAUC and rauc.get("LoadState") == "loaded":
         hint = f"`systemctl disable --now {RAUC}`, and enable {UNIT}, which takes its name."
         yield error("service.rauc", RAUC, "RAUC's own service has the same name on the bus", hint=hint)
+    if mark_good.get("UnitFileState") == "enabled":
+        hint = f"`systemctl disable {MARK_GOOD}`: the health checks confirm."
+        yield warning(
+            "service.mark-good", MARK_GOOD, "confirms each system, however sick it may be", hint=hint
+        )
     if unit.get("WatchdogUSec") in NEVER:
         hint = "Set WatchdogSec=60 in [Service] of the unit."
         yield warning("service.watchdog", UNIT, "nobody ends the service when it hangs", hint=hint)
