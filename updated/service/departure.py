@@ -168,8 +168,12 @@ class Departure:
             log.debug("nobody asks harder for the reboot: %s", error)
 
     def _wanted(self) -> bool:
-        """Not before the running group is judged: unconfirmed, it may be no way back."""
-        return self.by_itself and not self._busy() and not self.begun
+        """Not before the running group is judged: unconfirmed, it may be no way back.
+
+        A rescue system, which is in no group, does not reboot by itself.
+        """
+        here = bool(self._device.booted_group)
+        return here and self.by_itself and not self._busy() and not self.begun
 
     async def _may(self) -> Hold | None:
         update = self._pending()
