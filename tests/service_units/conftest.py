@@ -232,7 +232,7 @@ class Site:
             watchdog=watchdog,
             runtime_directory=self.root,
         )
-        sources = await make_sources(setting, self.root, may_poll=runner.may_poll, warn=warnings.append)
+        sources = await make_sources(setting, self.root, may_poll=runner.shown.may_poll, warn=warnings.append)
         offers.replace(sources)
         task = asyncio.create_task(runner.run())
         agent = ServiceAgent(runner, announcer, store)

@@ -244,7 +244,7 @@ def test_a_request_while_a_source_looks(site: Any) -> None:
         async def scenario(ticks: int = ticks) -> str:
             async with site.running() as service:
                 await service.until(lambda: service.offers.judged)
-                await service.until(lambda: service.runner._jobs._job is not None or service.last)
+                await service.until(lambda: service.runner.jobs._job is not None or service.last)
                 for _ in range(ticks):
                     await asyncio.sleep(0)
                 try:
@@ -448,14 +448,14 @@ def test_stuck_only_while_busy(site: Any) -> None:
     async def scenario() -> None:
         async with site.running(config) as service:
             service.announcer.moved_at -= 1000
-            assert service.runner.stuck() == ""  # idle is no fault
+            assert service.runner.shown.stuck() == ""  # idle is no fault
             service.runner.request(Offer("request", str(site.bundle())))
-            assert service.runner.stuck() == ""
+            assert service.runner.shown.stuck() == ""
             service.announcer.moved_at -= 1000
-            assert service.runner.stuck().startswith("nothing moved for 1000 s in state")
+            assert service.runner.shown.stuck().startswith("nothing moved for 1000 s in state")
             await service.runner.rest()
             service.announcer.moved_at -= 1000
-            assert service.runner.stuck() == ""  # waiting for a reboot is none either
+            assert service.runner.shown.stuck() == ""  # waiting for a reboot is none either
 
     asyncio.run(scenario())
 

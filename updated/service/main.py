@@ -203,7 +203,7 @@ class Service:
             for work in (
                 self._serve_bus(),
                 self._runner.run(),
-                self._watchdog.run(self._runner.stuck),
+                self._watchdog.run(self._runner.shown.stuck),
                 self._reloads(),
             )
         ]
@@ -275,7 +275,7 @@ class Service:
         return await make_sources(
             setting,
             self._options.runtime_directory,
-            may_poll=self._runner.may_poll,
+            may_poll=self._runner.shown.may_poll,
             warn=log.warning,
         )
 

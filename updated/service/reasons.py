@@ -19,7 +19,7 @@ def reasons(runner: Runner, snapshot: Snapshot, store: Store, poller: Poller | N
     return why(
         WhyFacts(
             state=snapshot.state,
-            detail=runner.detail,
+            detail=runner.shown.detail,
             paused=snapshot.paused,
             judged=runner.offers.judged,
             sick=bool(runner.judging.sick),

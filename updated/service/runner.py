@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 from updated.config.agent_toml import AgentConfig
 from updated.core import machine, states
-from updated.core.gate import Hold
 from updated.core.model import Offer
 from updated.errors import NotSupportedError, Refused, UpdatedError
 from updated.finish import stop_if_cancelled, to_its_end
@@ -22,7 +20,6 @@ from updated.service.aftermath import Aftermath
 from updated.service.announce import Announcer
 from updated.service.attempt import RETRY
 from updated.service.departure import Departure
-from updated.service.details import Course, describe, transaction_of
 from updated.service.gate import Gatekeeper
 from updated.service.hooks import Hooks
 from updated.service.inbox import Inbox
@@ -32,6 +29,7 @@ from updated.service.looker import Looker
 from updated.service.memory import Memory, log_error
 from updated.service.offers import Offers
 from updated.service.setting import Setting
+from updated.service.shown import Shown
 from updated.service.watched import Pace
 from updated.store import Store
 
@@ -63,12 +61,13 @@ class Runner:
         self._memory = Memory(store, announcer)
         self._store = store
         self._announce = announcer
+        self.shown = Shown(self, announcer)
         self.judging = Judging(
             lambda: self.setting, watchdog, store, announcer, runtime_directory=runtime_directory
         )
         self._inbox = Inbox()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._jobs = Jobs(lambda: self.setting, offers, store, announcer, self.post)
+        self.jobs = Jobs(lambda: self.setting, offers, store, announcer, self.post)
         self.hooks = Hooks(
             lambda: self.config,
             store,
@@ -86,7 +85,7 @@ class Runner:
             pending=self._pending,
             busy=lambda: self.judging.pending or self.hooks.running or not self.resumed.is_set(),
             post=self.post,
-            show=self._show,
+            show=self.shown.show,
             give_up=self.give_up,
         )
         self._looker = Looker(offers, self._found, busy=lambda: self.busy, may_begin=self._may_begin)
@@ -103,7 +102,7 @@ class Runner:
     @property
     def busy(self) -> bool:
         """Something is being installed, or looked at to be installed."""
-        return self._jobs.busy
+        return self.jobs.busy
 
     def post(self, event: states.Event) -> None:
         self._inbox.post(event)
@@ -114,7 +113,7 @@ class Runner:
 
     def request(self, offer: Offer) -> None:
         """Take a person's request.  Raises Refused(rule="busy", "confirming" or "rollback")."""
-        if self._jobs.taken or self._stopping or not self.resumed.is_set():
+        if self.jobs.taken or self._stopping or not self.resumed.is_set():
             raise Refused("Already processing a different method", rule="busy")
         if self.leaving:
             raise Refused(
@@ -128,7 +127,7 @@ class Runner:
                 rule="confirming",
                 hint="Wait until it is confirmed, or run `updated confirm` or `updated rollback`.",
             )
-        self._jobs.request(offer)
+        self.jobs.request(offer)
 
     async def marked_bad(self) -> None:
         """The running group was, by hand."""
@@ -147,17 +146,17 @@ class Runner:
 
     async def cancel(self) -> None:
         """End the running install; returns when it is over.  Raises Refused if none runs."""
-        await self._jobs.cancel()
+        await self.jobs.cancel()
 
     async def stop(self) -> None:
         """End the running install in good order, and start nothing more."""
         self._stopping = True
         if self.busy:
-            await self._jobs.cancel("The service was stopped; the next install goes on where this one ended")
+            await self.jobs.cancel("The service was stopped; the next install goes on where this one ended")
 
     async def rest(self) -> None:
         """Wait until nothing is being installed."""
-        await self._jobs.rest()
+        await self.jobs.rest()
 
     def reconfigure(self, setting: Setting) -> None:
         """From now on, this is the device and these are the rules; not while something is being installed."""
@@ -174,11 +173,6 @@ class Runner:
         self.departure.ask()
 
     @property
-    def detail(self) -> str:
-        """The sentence of the state, without what holds it."""
-        return describe(self.state, self.device.booted_group, self._course())
-
-    @property
     def device(self) -> Device:
         return self.setting.device
 
@@ -189,12 +183,6 @@ class Runner:
     @property
     def gate(self) -> Gatekeeper:
         return self.setting.gate
-
-    def may_poll(self) -> str:
-        """Why this is no time to ask a server; "" if it is one."""
-        if self.busy:
-            return "something is being installed"
-        return "" if self.offers.judged else "the running system is not confirmed yet"
 
     async def peek(self, offer: Offer) -> OpenedBundle:
         """Verify what somebody asks about.  Raises UpdatedError."""
@@ -213,18 +201,8 @@ class Runner:
 
     def pause(self, *, rest: bool) -> None:
         """Let the stream of the running install rest, or go on.  Raises Refused."""
-        self._jobs.pause(rest=rest)
-        self._show()
-
-    def stuck(self) -> str:
-        """Why the machine does not get on, or ""."""
-        overdue = self.judging.overdue() if isinstance(self.state, states.Confirming) else ""
-        if overdue and not self.leaving:
-            return overdue
-        silent = time.monotonic() - self._announce.moved_at
-        if not self.busy or self._jobs.paused or silent < self.config.install.stall_timeout:
-            return ""
-        return f"nothing moved for {silent:.0f} s in state {states.NAMES[type(self.state)]}"
+        self.jobs.pause(rest=rest)
+        self.shown.show()
 
     async def run(self) -> None:
         """Resume what was saved, then deliver events until cancelled."""
@@ -232,14 +210,14 @@ class Runner:
         self.state, effects = machine.resume(saved, facts)
         for last in self._store.history(1):
             self._announce.outcome(last)
-        self._show()
+        self.shown.show()
         try:
             self.hooks.resume(self.state)  # before another is added
             await self._resume(effects)
             if isinstance(saved, states.RebootPending) and isinstance(self.state, states.Idle):
                 self._spawn(self._aftermath.look_into(saved))
             self.resumed.set()
-            self._show()
+            self.shown.show()
             self.departure.ask()
             while True:
                 letter = await self._inbox.get()
@@ -251,7 +229,7 @@ class Runner:
             await self.departure.close()
             await self.hooks.close()
             await self.judging.close()
-            await self._jobs.close()
+            await self.jobs.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -276,11 +254,11 @@ class Runner:
         try:
             self.state, effects = machine.step(before, event)
             if not isinstance(self.state, states.Resting):
-                self._show()
+                self.shown.show()
             for effect in effects:
                 await self._perform(effect)
             if self.state != before:  # who sees the device at rest may rely on it
-                self._show()
+                self.shown.show()
         except machine.IllegalTransition as error:
             self._illegal(error)
             failure = error
@@ -297,7 +275,7 @@ class Runner:
         self.judging.settled()
         if isinstance(event, states.HealthBad) and not self.leaving:
             await self._let_the_sick_be_mended()
-        self._show()
+        self.shown.show()
         self.departure.ask()
 
     def _illegal(self, error: machine.IllegalTransition) -> None:
@@ -305,7 +283,7 @@ class Runner:
         if isinstance(error.event, states.RollbackWanted):
             return  # a source began to look in the same moment: refused
         log.error("a bug in `updated`: the event is ignored", exc_info=error)
-        if self._jobs.over and not isinstance(error.event, _ENDS):
+        if self.jobs.over and not isinstance(error.event, _ENDS):
             self.post(states.Failed(f"internal error: {error}"))
 
     def _undone(self, before: states.State, event: states.Event, error: Exception) -> None:
@@ -315,8 +293,8 @@ class Runner:
         self._trouble(error)
         match event:
             case states.Verified():
-                if self._jobs.attempt is not None:
-                    self._jobs.attempt.error = error
+                if self.jobs.attempt is not None:
+                    self.jobs.attempt.error = error
                 self.post(states.Failed(str(error)))
             case states.RollbackWanted(running) if isinstance(before, states.Idle):  # it is not on trial
                 self._spawn(self._memory.keep(self._store.save_state, before))
@@ -326,17 +304,17 @@ class Runner:
 
     def _trouble(self, error: Exception) -> None:
         log_error(error)
-        self._show(str(error))
+        self.shown.show(str(error))
 
     async def _perform(self, effect: states.Effect) -> None:
         match effect:
             case states.ChooseCandidate(source):
-                self._jobs.begin(source)
+                self.jobs.begin(source)
             case states.ReadTail() | states.VerifyTail():
-                self._jobs.go_on(effect)
+                self.jobs.go_on(effect)
             case states.InstallGroup():
                 await self.departure.call_off()  # what waited is about to be overwritten
-                self._jobs.go_on(effect)
+                self.jobs.go_on(effect)
             case states.Rescan():
                 self.look()
             case states.CheckHealth():
@@ -362,7 +340,7 @@ class Runner:
 
     async def _end(self, event: states.Event) -> None:
         try:
-            ended = await self._jobs.end(event)
+            ended = await self.jobs.end(event)
         except Exception as error:  # noqa: BLE001 - it is logged
             self._trouble(error)
         else:
@@ -372,7 +350,7 @@ class Runner:
                 failed = isinstance(event, states.Condemned | states.Failed) and ended.counts(event)
                 if failed and ended.offer.source == "ota" and self.setting.reboots_after_failure():
                     self._spawn(self.departure.reboot_after_failure())
-        self._show()
+        self.shown.show()
 
     def _may_begin(self) -> bool:
         """Whether the machine takes what an automatic source has."""
@@ -427,41 +405,14 @@ class Runner:
         self.post(event)
 
     def _hooks_over(self) -> None:
-        self._show()
+        self.shown.show()
         self.look()
         self.departure.ask()
 
     # Small things
 
-    def _show(self, text: str = "") -> None:
-        match self.state:
-            case states.Install(update) | states.RebootPending(update) | states.Confirming(update):
-                self._announce.transaction(transaction_of(update))
-            case states.Idle() if not self.busy:
-                self._announce.transaction(None)
-        hold, paused = self._hold(), self._jobs.paused
-        self._announce.waits(hold, paused=paused)
-        where = self.device.booted_group
-        text = text or describe(self.state, where, self._course(), hold=hold, paused=paused)
-        self._announce.state(states.NAMES[type(self.state)], text)
-
-    def _course(self) -> Course:
-        return Course(
-            judging=self.judging.pending or not self.resumed.is_set(),
-            sick=self.judging.sick,
-            left_for=self.departure.left_for if self.leaving else "",
-            hook=self.hooks.running,
-            rebooting=self.departure.begun,
-        )
-
     def _pending(self) -> states.Update | None:
         return self.state.update if isinstance(self.state, states.RebootPending) else None
-
-    def _hold(self) -> Hold | None:
-        """Why what is known to be there does not begin."""
-        if isinstance(self.state, states.RebootPending):
-            return self.departure.hold
-        return None if self.busy else self.offers.held
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
