@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,8 @@ from hypothesis import settings
 # A busy machine is no failure.
 settings.register_profile("updated", derandomize=True, deadline=None)
 settings.load_profile("updated")
+# A shell starts what runs in its background deaf to Ctrl-C, and programs would inherit that from us.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
