@@ -28,7 +28,7 @@ demo: | demo-packages $(VENV)/.runtime
 
 test: | test-packages $(VENV)/.ready
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses=2 --dist=loadfile
 
 lint: | $(VENV)/.ready
 	$(BIN)/ruff check .
