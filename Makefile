@@ -14,12 +14,13 @@ E2E_PACKAGES := $(TEST_PACKAGES) systemd-container mmdebstrap qemu-system-x86 qe
 	grub-pc-bin u-boot-qemu u-boot-tools binutils user-mode-linux ovmf systemd-boot-efi
 BENCH_PACKAGES := $(TEST_PACKAGES) curl
 
-.PHONY: help demo test lint e2e bench install clean
+.PHONY: help demo test lint e2e e2e-long bench install clean
 
 help:
 	@echo "make demo    the main job on a virtual device, no root needed (under a minute after set-up)"
 	@echo "make test    ruff, mypy and the tests (root for loop devices and mounts)"
 	@echo "make e2e     the slow system tests: a real systemd in a container, a real kernel in QEMU (root)"
+	@echo "make e2e-long  more of the latter: UEFI, kills in every state (root)"
 	@echo "make install into DESTDIR with PREFIX, see docs/install.md"
 	@echo "make bench   speed and memory, beside the real rauc in the same run (root)"
 
@@ -36,7 +37,10 @@ lint: | $(VENV)/.ready
 	$(BIN)/mypy
 
 e2e: | e2e-packages $(VENV)/.ready
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not long"
+
+e2e-long: | e2e-packages $(VENV)/.ready
+	$(BIN)/pytest -m long
 
 bench: | bench-packages $(VENV)/.ready
 	$(BIN)/python -m tests.benchmarks.run

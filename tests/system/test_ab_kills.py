@@ -20,7 +20,7 @@ from tests.system.ab_image import Files, Loader
 from tests.system.ab_machine import WAIT, Boot, Machine
 from tests.system.conftest import Signer
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 
 # Three in a boot: after the fourth the service stays up and does nothing for an hour.
 KILLS: Mapping[Loader, Sequence[str]] = {

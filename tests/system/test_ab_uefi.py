@@ -16,7 +16,7 @@ from tests.system.ab_factory import Factory
 from tests.system.ab_image import HERE, Files
 from tests.system.ab_uefi import UefiMachine, started
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.long]
 
 CONF = (HERE / "rootfs/etc/rauc/system.conf").read_text()
 BY_ORDER: Files = {

@@ -41,7 +41,8 @@ def test_by_command_with_the_status_in_the_slot(board: Board, small: Bundle) -> 
     assert "succeeded" in board.run("updated install /tmp/new.raucb")
     assert board.holds(small.image) is False  # the status is in it now
     assert "status=ok" in _file_in_slot(board.devices[1], "/slot.raucs")
-    assert [path.name for path in board.container.path("/run/updated").iterdir()] == ["lock"]
+    left = board.container.path("/run/updated").iterdir()
+    assert [path.name for path in left if path.is_dir()] == []  # no mount point
 
 
 def test_slots_that_are_files(board: Board, small: Bundle) -> None:
