@@ -70,7 +70,6 @@ CASES: dict[Loader, tuple[Case, ...]] = {
             "reset",
             watched=True,
         ),
-        Case("4", BROKEN_INIT, NEVER_CAME, 1, "reset", watched=False),
     ),
     "uboot": (
         Case("2", BROKEN_INIT, NEVER_CAME, 3, "reset", watched=False),

@@ -17,6 +17,7 @@ def main(port: int) -> None:
     guest.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with socket.create_connection(("127.0.0.1", port)) as server:
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # what is on its way may be counted
 
         def up() -> None:
             while data := guest.recv(1 << 16):
